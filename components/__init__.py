@@ -1,0 +1,1 @@
+"""One plain module a stage; `interfaces.py` holds every stage's signature and image."""

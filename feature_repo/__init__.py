@@ -1,0 +1,1 @@
+"""Feast views built from the contracts."""

@@ -1,0 +1,1 @@
+"""Pipelines chain the stages; `run.py` runs them here or on a cluster."""

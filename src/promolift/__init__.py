@@ -1,0 +1,1 @@
+"""Promolift's shared library: contracts, uplift science, decision policy, and the simulated experiment."""

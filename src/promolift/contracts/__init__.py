@@ -1,0 +1,1 @@
+"""What crosses a border between two rooms, written once; every reader derives its own form from here."""

@@ -1,0 +1,115 @@
+"""What the folders between stages hold, drawn; and the records inside them.
+
+run folder (DIR of `pipelines.run`)          lake/                         Delta tables of contracts.tables
+├── lake/                                    ├── landing/                  files as delivered: <table>/*.parquet, source.json
+├── truth/        Delta table `truth`        ├── bronze/ silver/ gold/     one Delta table a folder
+├── models/       one folder a candidate     └── lineage/<job>.json        Lineage: Delta versions read and written
+├── evaluation/   verdict.json metrics.json curves.png …
+├── redis/        dump of the online store   models/<name>/                name: uplift_net, lightgbm, response
+├── mlflow.db mlruns/                        ├── model.tflite              see ModelManifest for its signature
+├── report.html                              ├── manifest.json             ModelManifest
+└── summary.json                             └── scores.parquet            Scored rows: exposure_id, split, value_<promo>, cost_<promo>
+"""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from promolift.contracts.promos import Promo, SourceCard
+
+CANDIDATES: tuple[str, ...] = ("uplift_net", "lightgbm", "response")
+"""Models that every run trains on the same split; the response model ranks by outcome, not by uplift."""
+
+Status = Literal["passed", "failed", "cannot tell"]
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What one job read and wrote: Delta version, rows and schema hash per table path."""
+
+    job: str
+    reads: dict[str, int]
+    writes: dict[str, dict[str, Any]]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ModelManifest:
+    """Says what `model.tflite` is and refuses to be served with other features or another file.
+
+    Signature: input `numeric` float32 [1, len(numeric)] in the order of `numeric`; input `attributes` int32 [1, len(attributes)],
+    each an index into `vocabularies[name]` (0 is unknown). Outputs `value`, `cost` float32 [1, len(promos)]: incremental value
+    (objective's unit) and promo cost in cents of each promo against no_promo.
+    `harm_bound`: ascending (score, lower bound) knots: piecewise-linear one-sided 95 % lower bound of the effect at that score.
+    """
+
+    name: str
+    sha256: str
+    features_hash: str
+    numeric: tuple[str, ...]
+    attributes: tuple[str, ...]
+    vocabularies: dict[str, tuple[str, ...]]
+    promos: tuple[Promo, ...]
+    objective: str
+    harm_bound: tuple[tuple[float, float], ...]
+    tables: dict[str, int]
+    seed: int
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the gate: a number against a limit. `detail` is a sentence a reviewer can read."""
+
+    name: str
+    status: Status
+    value: float | None
+    limit: float | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's answer for `chosen`, one of the candidates. `promoted` is true when no check failed or could not tell."""
+
+    chosen: str
+    promoted: bool
+    checks: tuple[Check, ...]
+    reasons: tuple[str, ...] = field(default=())
+
+
+def write_json(path: Path, record: Any) -> Path:
+    """Write a dataclass or plain dict as sorted, indented JSON; the same record gives the same bytes."""
+    document = asdict(record) if hasattr(record, "__dataclass_fields__") else record
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    return path
+
+
+def _promos(rows: list[dict[str, Any]]) -> tuple[Promo, ...]:
+    return tuple(Promo(**row) for row in rows)
+
+
+def read_source_card(lake: Path) -> SourceCard:
+    """The card of the source that filled this lake. Raises FileNotFoundError when nothing was landed."""
+    document = json.loads((lake / "landing" / "source.json").read_text(encoding="utf-8"))
+    return SourceCard(**{**document, "promos": _promos(document["promos"])})
+
+
+def read_manifest(folder: Path) -> ModelManifest:
+    """The manifest of one model folder."""
+    document = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    document["promos"] = _promos(document["promos"])
+    for name in ("numeric", "attributes"):
+        document[name] = tuple(document[name])
+    document["vocabularies"] = {k: tuple(v) for k, v in document["vocabularies"].items()}
+    document["harm_bound"] = tuple((float(a), float(b)) for a, b in document["harm_bound"])
+    return ModelManifest(**document)
+
+
+def read_verdict(path: Path) -> Verdict:
+    """The verdict that the gate wrote."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    checks = tuple(Check(**row) for row in document["checks"])
+    return Verdict(document["chosen"], document["promoted"], checks, tuple(document["reasons"]))

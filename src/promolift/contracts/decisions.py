@@ -1,0 +1,124 @@
+"""Request -> Shopper -> Candidates -> Scores -> Decision, and the one envelope that every step of the graph returns whole.
+
+A step of a KServe graph sees either its node's input or the previous response, never both, so everything travels in the envelope.
+On the wire it is V1 JSON: the fields below by name. `schema()` is the JSON Schema of the request and of the envelope.
+"""
+
+from dataclasses import field
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic.dataclasses import dataclass as checked
+
+NODES: tuple[str, ...] = ("transformer", "eligibility", "predictor", "constraints")
+"""The boxes of the graph in order; graph.yaml and the server must name exactly these."""
+
+Channel = Literal["app", "web", "pos"]
+Bucket = Literal["holdout", "explore", "policy"]
+Reason = Literal[
+    "best_profit", "explored", "holdout", "no_eligible_promo", "not_profitable", "would_harm", "budget_exhausted",
+    "model_error", "budget_unavailable",
+]  # fmt: skip
+_STRICT = ConfigDict(extra="forbid")
+
+
+@checked(frozen=True, config=_STRICT)
+class BasketLine:
+    """One line of the basket at the moment of asking."""
+
+    category: str
+    amount_cents: int = Field(ge=0)
+    quantity: int = Field(default=1, ge=1)
+
+
+@checked(frozen=True, config=_STRICT)
+class Request:
+    """What the platform asks. `request_id` is the idempotency key; `moment` is ISO 8601 UTC."""
+
+    request_id: str = Field(min_length=1, max_length=255)
+    shopper_id: str = Field(min_length=1, max_length=255)
+    moment: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")
+    store_id: str = Field(default="", max_length=255)
+    channel: Channel = "pos"
+    basket: tuple[BasketLine, ...] = Field(default=(), max_length=200)
+
+
+@checked(frozen=True, config=_STRICT)
+class Shopper:
+    """Online features by name; `found` is false for a shopper never seen (defaults); `age_s`: age of the features in seconds."""
+
+    features: dict[str, float | str]
+    found: bool
+    age_s: float | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class Candidates:
+    """Promos that the rules allow, in catalogue order, and for every other one a sentence saying why not."""
+
+    promo_ids: tuple[str, ...]
+    refused: dict[str, str]
+    rules_version: str
+
+
+@checked(frozen=True, config=_STRICT)
+class Scores:
+    """Per candidate, aligned with `Candidates.promo_ids`: predicted incremental value, its lower bound, and promo cost (cents).
+
+    `error` is a sentence when the model could not score; the three tuples are then empty.
+    """
+
+    model_version: str
+    value: tuple[float, ...] = ()
+    lower: tuple[float, ...] = ()
+    cost: tuple[float, ...] = ()
+    error: str | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class Decision:
+    """The answer. `propensities`: probability of each arm (feasible promos and no_promo) over the final feasible set; they sum to 1."""
+
+    decision_id: str
+    promo_id: str
+    reason: Reason
+    bucket: Bucket
+    propensities: dict[str, float]
+    expected_value: float = 0.0
+    reserved_cents: int = 0
+    reservation_id: str | None = None
+    expires_at: str | None = None
+
+
+@checked(frozen=True, config=_STRICT)
+class Envelope:
+    """Everything known so far about one decision. `versions` and `timings_ms` are filled by each step under its own name."""
+
+    request: Request
+    shopper: Shopper | None = None
+    candidates: Candidates | None = None
+    scores: Scores | None = None
+    decision: Decision | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    timings_ms: dict[str, float] = field(default_factory=dict)
+    received_at: str | None = None
+
+
+def read_request(document: Any) -> Request:
+    """A request from parsed JSON. Raises pydantic.ValidationError, which names every wrong field with its value."""
+    return TypeAdapter(Request).validate_python(document)
+
+
+def read_envelope(document: Any) -> Envelope:
+    """An envelope from parsed JSON. Raises pydantic.ValidationError."""
+    return TypeAdapter(Envelope).validate_python(document)
+
+
+def dump(value: Any) -> Any:
+    """JSON-ready form of any dataclass of this module."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schemas by name, derived from the classes above."""
+    return {cls.__name__: TypeAdapter(cls).json_schema() for cls in (Request, Envelope, Decision)}

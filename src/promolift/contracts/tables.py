@@ -1,0 +1,165 @@
+"""Every table once: columns, keys and limits; Spark schemas, expectations and Feast fields are derived from it.
+
+Layers: landing (files as delivered) -> bronze (as received, plus where it came from) -> silver (deduplicated, conformed) -> gold.
+`quarantine` keeps every refused row with its reason. `truth` lies outside the lake, so that training and the gate cannot read it.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES
+from promolift.contracts.promos import CATEGORY_NAMES
+
+Dtype = Literal["string", "int64", "float32", "float64", "bool", "timestamp", "list<string>", "list<float64>"]
+Layer = Literal["landing", "bronze", "silver", "gold", "serving", "truth"]
+BUCKETS = ("uniform", "skewed", "holdout", "policy", "explore")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column; `minimum` and `maximum` are inclusive, `allowed` lists every legal value, `doc` says meaning and unit."""
+
+    name: str
+    dtype: Dtype
+    doc: str
+    nullable: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; `key` columns together are unique. `may_be_empty`: not every source fills it."""
+
+    name: str
+    layer: Layer
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+    doc: str
+    may_be_empty: bool = False
+
+    @property
+    def path(self) -> str:
+        """Place below the lake's root."""
+        return f"{self.layer}/{self.name}"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names in order."""
+        return tuple(c.name for c in self.columns)
+
+    @property
+    def schema_hash(self) -> str:
+        """Hash of names, types and nullability, recorded in lineage."""
+        text = ";".join(f"{c.name}:{c.dtype}:{c.nullable}" for c in self.columns)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _text(name: str, doc: str, **limits: object) -> Column:
+    return replace(Column(name, "string", doc), **limits)  # type: ignore[arg-type]
+
+
+def _cents(name: str, doc: str, minimum: float | None = 0) -> Column:
+    return Column(name, "int64", doc + " (cents)", minimum=minimum)
+
+
+def _time(name: str, doc: str) -> Column:
+    return Column(name, "timestamp", doc + " (UTC)")
+
+
+_SHOPPER = _text("shopper_id", "who")
+_ARRIVED = _time("arrived_at", "when the event reached us")
+_ARMS = (
+    _text("bucket", "how the arm was assigned", allowed=BUCKETS),
+    _text("promo_id", "arm given, or no_promo"),
+    Column("propensities", "list<float64>", "probability of each arm, in the order of SourceCard.arms; sums to 1"),
+)
+
+LANDING: tuple[Table, ...] = (
+    Table("products", "landing", ("product_id",), (
+        _text("product_id", "what"), _text("department", "the source's own department", nullable=True),
+    ), "reference data"),
+    Table("shoppers", "landing", ("shopper_id",), (
+        _SHOPPER, *(_text(name, "attribute", nullable=True) for name in ATTRIBUTE_NAMES),
+    ), "reference data; a shopper may be missing here"),
+    Table("purchases", "landing", ("event_id",), (
+        _text("event_id", "one POS line"), _SHOPPER, _text("store_id", "where"), _text("basket_id", "which basket"),
+        _text("product_id", "what"), Column("quantity", "int64", "units", minimum=0),
+        _cents("sales_cents", "paid for the line before promo cost"), _cents("discount_cents", "shelf discount on the line"),
+        _time("event_time", "when bought"), _ARRIVED,
+    ), "POS lines"),
+    Table("visits", "landing", ("event_id",), (
+        _text("event_id", "one visit"), _SHOPPER, _time("event_time", "when"), _ARRIVED,
+    ), "visits without a basket (web)", may_be_empty=True),
+    Table("assignments", "landing", ("exposure_id",), (
+        _text("exposure_id", "one decision"), _SHOPPER, _time("moment", "when decided"), *_ARMS, _ARRIVED,
+    ), "which arm a shopper was given, and with which probability"),
+    Table("redemptions", "landing", ("event_id",), (
+        _text("event_id", "one redemption"), _text("exposure_id", "of which decision"), _SHOPPER, _text("promo_id", "of which promo"),
+        _cents("cost_cents", "what the redemption cost us"), _time("event_time", "when redeemed"), _ARRIVED,
+    ), "redeemed promos", may_be_empty=True),
+)  # fmt: skip
+
+_FROM = _text("delivery", "file that brought the row")
+BRONZE: tuple[Table, ...] = tuple(replace(t, layer="bronze", key=(), columns=(*t.columns, _FROM)) for t in LANDING)
+QUARANTINE = Table("quarantine", "bronze", ("row_id",), (
+    _text("row_id", "hash of table, delivery and row"), _text("table_name", "for which silver table"), _text("reason", "why refused"),
+    _text("row", "the row as JSON"), _FROM,
+), "every refused row; never dropped", may_be_empty=True)  # fmt: skip
+
+_SILVER_EXTRA: dict[str, tuple[Column, ...]] = {
+    "products": (_text("category", "conformed category", allowed=CATEGORY_NAMES),),
+    "purchases": (_text("category", "conformed category", allowed=CATEGORY_NAMES), _cents("margin_cents", "assumed gross margin")),
+}
+SILVER: tuple[Table, ...] = tuple(replace(t, layer="silver", columns=(*t.columns, *_SILVER_EXTRA.get(t.name, ()))) for t in LANDING)
+
+EXPOSURES = Table("exposures", "gold", ("exposure_id",), (
+    _text("exposure_id", "one decision"), _SHOPPER, _time("moment", "when decided"), *_ARMS,
+    Column("propensity", "float64", "logged probability of the arm given", minimum=1e-6, maximum=1),
+    _text("split", "by shopper hash, so that no shopper is in two splits", allowed=SPLITS),
+    _time("window_end", "end of the outcome window"),
+), "who was given what, with which probability")  # fmt: skip
+
+FEATURES = Table("features", "gold", ("shopper_id", "moment"), (
+    _SHOPPER, _time("moment", "as of when: only events before it count"),
+    *(Column(name, "float32", "numeric feature") for name in NUMERIC_NAMES),
+    *(_text(name, "attribute") for name in ATTRIBUTE_NAMES),
+), "point-in-time features at every decision, and at the end of the data for serving")  # fmt: skip
+
+LABELS: tuple[Column, ...] = (
+    Column("visited", "bool", "any visit or basket in the window"), Column("converted", "bool", "any basket in the window"),
+    _cents("spend_cents", "sales in the window"), _cents("margin_cents", "gross margin in the window, before promo cost"),
+    _cents("cost_cents", "redemption and contact cost"),
+)  # fmt: skip
+EXAMPLES = Table("examples", "gold", ("exposure_id",), (
+    *EXPOSURES.columns, *FEATURES.columns[2:], *LABELS,
+), "exposures with features and closed labels")  # fmt: skip
+
+TRUTH = Table("truth", "truth", ("exposure_id", "promo_id"), (
+    _text("exposure_id", "one decision"), _SHOPPER, _time("moment", "when"), _text("promo_id", "arm"),
+    _text("kind", "kind of shopper for this promo", allowed=("persuadable", "sure_thing", "lost_cause", "sleeping_dog")),
+    Column("profit_cents", "float64", "expected incremental profit against no_promo"),
+    Column("margin_cents", "float64", "expected incremental margin"), Column("cost_cents", "float64", "expected promo cost"),
+), "known uplift of the simulated experiment")  # fmt: skip
+
+DECISIONS = Table("decisions", "serving", ("decision_id",), (
+    _text("decision_id", "one decision"), _text("request_id", "idempotency key"), _SHOPPER, _time("moment", "when asked"),
+    _text("promo_id", "promo or no_promo"), _text("reason", "why"), _text("bucket", "holdout, explore or policy", allowed=BUCKETS),
+    Column("propensity", "float64", "probability of the arm given, over the final feasible set", minimum=0, maximum=1),
+    Column("expected_profit_cents", "float64", "predicted incremental profit of the arm"),
+    _cents("reserved_cents", "budget reserved"), _text("model_version", "which model scored"),
+    Column("latency_ms", "float64", "from request to decision", minimum=0), _text("envelope", "the whole envelope as JSON"),
+), "the decision log: everything needed to explain a decision")  # fmt: skip
+
+TABLES: tuple[Table, ...] = (*BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, DECISIONS)
+
+
+def table(layer: Layer, name: str) -> Table:
+    """The table of that layer and name. Raises KeyError for a name that no layer has."""
+    for candidate in (*TABLES, *LANDING):
+        if (candidate.layer, candidate.name) == (layer, name):
+            return candidate
+    raise KeyError(f"No table '{name}' in layer '{layer}'; see promolift.contracts.tables.")

@@ -1,0 +1,1 @@
+"""The decision without any server: eligibility, constraints, exploration and the budget ledger."""

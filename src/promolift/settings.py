@@ -1,0 +1,24 @@
+"""Settings: defaults and meaning, read once in `main()` from the environment (PROMOLIFT_*) and passed down."""
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Everything a deployment may change; each field says what it means."""
+
+    model_config = SettingsConfigDict(env_prefix="PROMOLIFT_", frozen=True, extra="forbid")
+
+    redis_url: str = Field("", description="Redis for online features and the ledger; empty: start our own on a free port.")
+    mlflow_uri: str = Field("", description="MLflow tracking and registry URI; empty: SQLite inside the run folder.")
+    jars: Path = Field(Path.home() / ".cache/promolift/jars", description="Spark's Delta jars, fetched once by `make setup`.")
+    model_name: str = Field("promolift-uplift", description="Registered model's name.")
+    holdout_share: float = Field(0.05, ge=0, lt=1, description="Shoppers who never get a promo, by salted hash.")
+    explore_share: float = Field(0.10, ge=0, le=1, description="Probability of a uniform arm over the final feasible set.")
+    hash_salt: str = Field("promolift-1", description="Salt of the sticky assignment; a new salt reshuffles everybody.")
+    budget_cents: int = Field(50_000_00, ge=0, description="Promo budget that the ledger protects.")
+    reservation_ttl_s: int = Field(7 * 86_400, gt=0, description="Unredeemed reservations return to the budget after this.")
+    lambda_cost: float = Field(0.0, ge=0, description="Shadow price of a cent of budget.")
+    do_no_harm: bool = Field(True, description="Give a promo only if the lower bound of its effect is not negative.")
