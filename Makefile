@@ -1,0 +1,54 @@
+# The one list of verbs: people, hooks and CI use the same words. `make` alone prints them.
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+RUN ?= build/demo
+SHOPPER ?=
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export PYTHONHASHSEED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup format check test test-fast compile demo serve decide bench clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): uv.lock scripts/setup.sh
+	@scripts/setup.sh
+	@touch $@
+
+setup: $(READY) ## install everything: uv, locked packages, Java, Spark's jars, Redis
+
+format: $(READY) ## rewrite the code in the house format
+	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
+
+check: $(READY) ## format, lint, types, import directions, lock and compiled pipelines: nothing is rewritten
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports
+	@$(PYTHON) -m pipelines.run compile --check
+
+test: $(READY) ## every test, fast ones first (needs no network after setup)
+	@$(PYTHON) -m pytest -m "not slow" -q
+	@$(PYTHON) -m pytest -m slow -q
+
+test-fast: $(READY) ## only the tests that take seconds
+	@$(PYTHON) -m pytest -m "not slow" -q
+
+compile: $(READY) ## rewrite pipelines/compiled/*.yaml
+	@$(PYTHON) -m pipelines.run compile
+
+demo: $(READY) ## real shopping histories -> model -> verdict -> served graph -> 200 decisions (build/demo)
+	@$(PYTHON) -m pipelines.demo --out $(RUN)
+
+serve: $(READY) ## start the four nodes and the graph for the champion of RUN (default build/demo)
+	@$(PYTHON) -m serving.kserve serve --run $(RUN)
+
+decide: $(READY) ## ask the served graph for one shopper: make decide SHOPPER=1823
+	@$(PYTHON) -m serving.kserve decide --run $(RUN) $(if $(SHOPPER),--shopper $(SHOPPER))
+
+bench: $(READY) ## measure: data set build against DuckDB, decisions, gate (build/bench.json)
+	@$(PYTHON) -m benchmarks.run --out build/bench.json
+
+clean: ## delete what runs left behind (not the installed packages)
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
