@@ -59,7 +59,8 @@ def _features(connection: duckdb.DuckDBPyConnection, as_of: str) -> None:
     columns = ", ".join([*map(_windowed, WINDOWED), *map(_recency, RECENCIES)])
     connection.execute(f"""
         create table happened as
-        select shopper_id, min(event_time) as t, 1 as baskets, sum(sales_cents) as sales_cents, sum(discount_cents) as discount_cents, {_pivot()}
+        select shopper_id, min(event_time) as t, 1 as baskets, sum(sales_cents) as sales_cents,
+               sum(discount_cents) as discount_cents, {_pivot()}
         from purchases group by shopper_id, basket_id
         union all by name select shopper_id, moment as t, 1 as promos from assignments where promo_id <> '{NO_PROMO}'
         union all by name select shopper_id, event_time as t, 1 as redemptions from redemptions
@@ -88,8 +89,9 @@ def _examples(connection: duckdb.DuckDBPyConnection, as_of: str, contact: str, o
                 select distinct exposure_id, true as seen
                 from a join visits v on v.shopper_id = a.shopper_id and v.event_time >= a.moment and v.event_time < a.moment + {window}),
              paid as (select exposure_id, sum(cost_cents)::bigint as paid_cents from redemptions group by 1)
-        select a.exposure_id, a.promo_id, f.*, coalesce(converted or seen, converted, seen, false) as visited, coalesce(converted, false) as converted,
-               coalesce(spend_cents, 0) as spend_cents, coalesce(margin_cents, 0) as margin_cents, coalesce(paid_cents, 0) + contact as cost_cents
+        select a.exposure_id, a.promo_id, f.*, coalesce(converted or seen, converted, seen, false) as visited,
+               coalesce(converted, false) as converted, coalesce(spend_cents, 0) as spend_cents,
+               coalesce(margin_cents, 0) as margin_cents, coalesce(paid_cents, 0) + contact as cost_cents
         from a join features f on f.shopper_id = a.shopper_id and f.moment = a.moment
         left join bought using (exposure_id) left join seen using (exposure_id) left join paid using (exposure_id)
         ) to '{out}' (format parquet)""")
