@@ -17,7 +17,7 @@ Channel = Literal["app", "web", "pos"]
 Bucket = Literal["holdout", "explore", "policy"]
 Reason = Literal[
     "best_profit", "explored", "holdout", "no_eligible_promo", "not_profitable", "would_harm", "budget_exhausted",
-    "model_error", "budget_unavailable",
+    "cap_reached", "model_error", "budget_unavailable",
 ]  # fmt: skip
 _STRICT = ConfigDict(extra="forbid")
 
