@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promolift.errors import InputError
@@ -60,6 +60,7 @@ def test_constant_scores_rank_nobody():
     assert rates(np.ones(10), effect_of_ten()) == pytest.approx({"qini": 0.0, "autoc": 0.0}, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(st.permutations(range(10)))
 def test_row_order_changes_nothing(order: Any):
     order = np.array(order)
@@ -70,6 +71,7 @@ def test_row_order_changes_nothing(order: Any):
     assert qini.raw_local(*args) == pytest.approx(1.4)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 100), st.floats(-5, 5), st.floats(0.01, 100))
 def test_scores_may_be_rescaled_and_outcomes_scale_the_metric(scale: float, shift: float, unit: float):
     before = rates(SCORE, effect_of_ten())
@@ -78,6 +80,7 @@ def test_scores_may_be_rescaled_and_outcomes_scale_the_metric(scale: float, shif
     assert qini.sklift(OUTCOME, TREATED, np.round(SCORE * 10) * scale + shift) == pytest.approx(14 / 24)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_negated_scores_negate_rate_qini(seed: int):
     rng = np.random.default_rng(seed)

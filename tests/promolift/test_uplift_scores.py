@@ -2,7 +2,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promolift.errors import InputError
@@ -56,6 +56,7 @@ def test_outcomes_that_are_not_finite_or_of_another_shape_are_refused():
         make_trial([0], HALF, np.arange(4))
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10_000))
 def test_aipw_is_unbiased_for_any_nuisance_model(seed: int):
     """Exact: the mean over the two possible arms of one row, weighted by their probability, is the true outcome pair."""

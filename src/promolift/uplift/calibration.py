@@ -55,7 +55,7 @@ def _slope(sums: Floats) -> Floats:
 
 
 def ece_squared(predicted: Floats, effect: Floats, samples: HalfSamples, bins: int = 10) -> Estimate:
-    """Mean squared gap of measured and predicted effect over equal-count bins of the prediction, as a share of its mean square.
+    """Mean squared gap of measured and predicted effect over equal-count bins of the prediction, as a share of the bins' mean square.
 
     The plug-in gap contains each bin's sampling variance, which is taken off (Xu and Yadlowsky, 2022, in binned form); a draw holds
     that variance twice. 0.25 is the error of a model whose effects are 50 % too large or too small.
@@ -67,10 +67,11 @@ def ece_squared(predicted: Floats, effect: Floats, samples: HalfSamples, bins: i
     m = len(inside)
     share = full[m:] / full[m:].sum()
     draws = halves[:, :m] / np.maximum(halves[:, m:], 1.0)
-    variance = draws.var(axis=0, ddof=1)
-    scale = max(float(np.mean(predicted**2)), np.finfo(np.float64).tiny)
+    variance = float(share @ draws.var(axis=0, ddof=1))
+    square = float(share @ np.array([predicted[mask].mean() for mask in inside]) ** 2)
+    scale = max(square, np.finfo(np.float64).tiny)
     plug_in = float(share @ (full[:m] / full[m:]) ** 2)
-    return Estimate((plug_in - float(share @ variance)) / scale, (draws**2 @ share - 2 * float(share @ variance)) / scale)
+    return Estimate((plug_in - variance) / scale, (draws**2 @ share - 2 * variance) / scale)
 
 
 def isotonic(values: Floats, weights: Floats) -> Floats:
