@@ -1,0 +1,11 @@
+"""Names of Spark jobs and a lake -> the lineage that each job wrote."""
+
+from typing import Any
+
+from components.subprogram import run_program
+
+
+def run(jobs: list[str], lake: str) -> dict[str, dict[str, Any]]:
+    """Run `jobs` in order in one Spark session: {job: Lineage as a dict}. Raises the failing job's own sentence."""
+    records = run_program("spark_jobs", [*jobs, "--lake", lake])
+    return {record["job"]: record for record in records if "job" in record}

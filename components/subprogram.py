@@ -1,0 +1,49 @@
+"""A room's program (`python -m ROOM ...`) -> the records it printed; its failure becomes our own error with the same sentence.
+
+The rooms never import each other: a stage starts another room as the program that a container would run.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from typing import Any
+
+from promolift.errors import ExpectationError, InputError, PromoliftError, UnavailableError
+
+BY_STATUS: dict[int, type[PromoliftError]] = {error.exit_status: error for error in (InputError, ExpectationError, UnavailableError)}
+NAMED = re.compile(rf"^(?:[\w.]*\.)?(?:{'|'.join(e.__name__ for e in (*BY_STATUS.values(), PromoliftError))}): (?P<sentence>.+)")
+
+
+def run_program(room: str, arguments: list[str]) -> list[dict[str, Any]]:
+    """Run `python -m room arguments`, pass its lines on as they come, and return those that are JSON objects.
+
+    Raises the error of its exit status (see promolift.errors) with the sentence that it printed.
+    """
+    command = [sys.executable, "-m", room, *arguments]
+    lines: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line.strip())
+    if process.returncode:
+        error = BY_STATUS.get(process.returncode, PromoliftError)
+        raise error(sentence_of(lines) or f"`{' '.join(command)}` ended with status {process.returncode} and said nothing.")
+    return [record for record in map(_record, lines) if record is not None]
+
+
+def sentence_of(lines: list[str]) -> str:
+    """The last sentence of one of our errors; where there is none, the last line that says anything."""
+    named = [match["sentence"] for match in map(NAMED.match, lines) if match]
+    said = [line for line in lines if line]
+    return (named or said or [""])[-1]
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        document: dict[str, Any] = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return document

@@ -1,0 +1,31 @@
+"""`python -m feature_repo --lake DIR --redis-url URL --registry FILE`: gold features -> the online store; prints one JSON line."""
+
+import argparse
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from feature_repo.store import materialize
+from promolift.errors import PromoliftError
+
+
+def main() -> int:
+    """Materialise; a failure ends with its sentence as the last line of stderr and the status of its class."""
+    parser = argparse.ArgumentParser(prog="python -m feature_repo", description=__doc__)
+    parser.add_argument("--lake", type=Path, required=True, help="the lake's root; reads gold/features")
+    parser.add_argument("--redis-url", required=True, help="the online store, as redis://host:port/db")
+    parser.add_argument("--registry", type=Path, required=True, help="Feast's registry file; made when missing")
+    args = parser.parse_args()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # Feast prints its progress
+            result = materialize(args.lake, args.redis_url, args.registry)
+    except PromoliftError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_status
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Registry and Redis -> an open Feast store; its latest rows put online."""
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+from feast import FeatureStore
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from feature_repo.definitions import VIEW, service, shopper, view
+from promolift.contracts.features import FEATURE_NAMES
+from promolift.contracts.tables import FEATURES
+from promolift.errors import InputError, UnavailableError
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def connection_string(redis_url: str) -> str:
+    """Feast's form of a Redis URL: 'host:port,db=0,password=x,ssl=true'. Raises InputError for anything but redis:// and rediss://."""
+    parts = urlsplit(redis_url)
+    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        raise InputError(f"'{redis_url}' is no Redis URL; write it as redis://host:6379/0.")
+    options = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
+    given = [f"{key}={value}" for key, value in options.items() if value]
+    return ",".join([f"{parts.hostname}:{parts.port or 6379}", *given, *(["ssl=true"] if parts.scheme == "rediss" else [])])
+
+
+def open_store(redis_url: str, registry: Path) -> FeatureStore:
+    """The store that feature_store.yaml describes, on this Redis and this registry file."""
+    registry.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["FEAST_REDIS"], os.environ["FEAST_REGISTRY"] = connection_string(redis_url), str(registry.resolve())
+    return FeatureStore(fs_yaml_file=Path(__file__).with_name("feature_store.yaml"))
+
+
+def materialize(lake: Path, redis_url: str, registry: Path) -> dict[str, Any]:
+    """Register the definitions and put each shopper's latest row online.
+
+    Returns {"shoppers", "features", "as_of": ISO 8601 of the newest moment, "version": Delta version}.
+    Raises InputError for a missing or empty table, UnavailableError when Redis does not answer.
+    """
+    version, moments, shoppers = _latest(lake / FEATURES.path)
+    store = open_store(redis_url, registry)
+    features = view(lake.resolve())
+    try:
+        store.apply([shopper(), features, service(features)])
+        store.materialize(BEGINNING, moments, feature_views=[VIEW], disable_event_timestamp=False)
+    except RedisConnectionError as error:
+        raise UnavailableError(f"Redis at {redis_url} does not answer ({error}); start it or set PROMOLIFT_REDIS_URL.") from error
+    return {"shoppers": shoppers, "features": len(FEATURE_NAMES), "as_of": moments.isoformat(), "version": version}
+
+
+def _latest(path: Path) -> tuple[int, datetime, int]:
+    """Delta version, newest moment and number of shoppers of the gold table."""
+    try:
+        table = DeltaTable(path.as_posix())
+    except TableNotFoundError as error:
+        raise InputError(f"There is no Delta table at {path}; run `python -m spark_jobs build_features` first.") from error
+    keys = table.to_pyarrow_table(columns=["shopper_id", "moment"])
+    if keys.num_rows == 0:
+        raise InputError(f"The table at {path} is empty, so there is nothing to put online; check the Spark jobs' output.")
+    return table.version(), pc.max(keys["moment"]).as_py(), pc.count_distinct(keys["shopper_id"]).as_py()

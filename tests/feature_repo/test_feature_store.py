@@ -1,0 +1,118 @@
+"""Online equals offline, point in time, on a real Redis and a real Delta table."""
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from promolift.contracts.features import ATTRIBUTE_NAMES, FEATURE_NAMES, NUMERIC_NAMES
+from promolift.errors import InputError, UnavailableError
+from promolift.redis_server import redis_server
+
+pytestmark = [
+    # Feast 0.67, its registry and its dependencies (pandas, pydantic, ibis) use what their next releases drop.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+WEEK = dt.timedelta(days=7)
+FIRST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+SHOPPERS, WEEKS = 120, 5
+
+
+def features(seed: int) -> pa.Table:
+    """Shopper i has rows in weeks 0 .. i % WEEKS, so latest moments differ."""
+    rng = np.random.default_rng(seed)
+    keys = [(f"s{i}", FIRST + week * WEEK) for i in range(SHOPPERS) for week in range(i % WEEKS + 1)]
+    columns: dict[str, Any] = {
+        "shopper_id": pa.array([k for k, _ in keys]),
+        "moment": pa.array([m for _, m in keys], pa.timestamp("us", "UTC")),
+    }
+    columns |= {name: pa.array(rng.random(len(keys)), pa.float32()) for name in NUMERIC_NAMES}
+    columns |= {name: pa.array(rng.choice(["a", "b"], len(keys))) for name in ATTRIBUTE_NAMES}
+    return pa.table(columns)
+
+
+def written(tmp_path: Path, seed: int) -> tuple[Path, pd.DataFrame]:
+    rows = features(seed)
+    write_deltalake(tmp_path / "lake" / "gold" / "features", rows, mode="overwrite")
+    return tmp_path / "lake", rows.to_pandas()
+
+
+def online(store: Any, shoppers: list[str]) -> pd.DataFrame:
+    answer = store.get_online_features(store.get_feature_service("shopper_features"), [{"shopper_id": s} for s in shoppers])
+    return answer.to_df().set_index("shopper_id")[list(FEATURE_NAMES)]
+
+
+def as_of(store: Any, shoppers: list[str], moment: dt.datetime) -> pd.DataFrame:
+    asked = pd.DataFrame({"shopper_id": shoppers, "event_timestamp": moment})
+    answer = store.get_historical_features(asked, store.get_feature_service("shopper_features")).to_df()
+    return answer.set_index("shopper_id").loc[shoppers, list(FEATURE_NAMES)]
+
+
+@pytest.mark.slow
+def test_online_values_equal_offline_point_in_time_values(tmp_path: Path):
+    from feature_repo.store import materialize, open_store
+
+    lake, rows = written(tmp_path, seed=1)
+    asked = [f"s{i}" for i in range(100)]
+    with redis_server(tmp_path / "redis") as url:
+        result = materialize(lake, url, tmp_path / "registry.db")
+        store = open_store(url, tmp_path / "registry.db")
+        served, offline = online(store, asked), as_of(store, asked, FIRST + WEEKS * WEEK)
+
+    latest = rows.sort_values("moment").groupby("shopper_id").tail(1).set_index("shopper_id").loc[asked, list(FEATURE_NAMES)]
+    pd.testing.assert_frame_equal(served, latest, check_dtype=False)
+    pd.testing.assert_frame_equal(offline, latest, check_dtype=False)
+    assert result == {"shoppers": SHOPPERS, "features": len(FEATURE_NAMES), "as_of": "2020-01-29T00:00:00+00:00", "version": 0}
+
+
+@pytest.mark.slow
+def test_history_never_sees_a_later_row_and_a_rebuilt_table_replaces_the_old_values(tmp_path: Path):
+    from feature_repo.store import materialize, open_store
+
+    lake, rows = written(tmp_path, seed=1)
+    with redis_server(tmp_path / "redis") as url:
+        materialize(lake, url, tmp_path / "registry.db")
+        store = open_store(url, tmp_path / "registry.db")
+        second = as_of(store, ["s4"], FIRST + WEEK + dt.timedelta(days=1))
+        before = as_of(store, ["s4"], FIRST - dt.timedelta(seconds=1))
+        unknown = online(store, ["nobody"])
+        _, rebuilt = written(tmp_path, seed=2)
+        materialize(lake, url, tmp_path / "registry.db")
+        now = online(store, ["s0"])
+
+    of_second_week = rows[(rows.shopper_id == "s4") & (rows.moment == FIRST + WEEK)].set_index("shopper_id")[list(FEATURE_NAMES)]
+    pd.testing.assert_frame_equal(second, of_second_week, check_dtype=False)
+    assert before.isna().all(axis=None)
+    assert unknown.isna().all(axis=None)
+    assert now["baskets_7d"].item() == pytest.approx(rebuilt.set_index("shopper_id")["baskets_7d"]["s0"].item())
+
+
+def test_missing_table_and_dead_redis_are_said_in_a_sentence(tmp_path: Path):
+    from feature_repo.store import connection_string, materialize
+
+    with pytest.raises(InputError, match="no Delta table"):
+        materialize(tmp_path / "lake", "redis://127.0.0.1:1/0", tmp_path / "registry.db")
+    lake, _ = written(tmp_path, seed=1)
+    with pytest.raises(UnavailableError, match=r"Redis at redis://127\.0\.0\.1:1/0 does not answer"):
+        materialize(lake, "redis://127.0.0.1:1/0", tmp_path / "registry.db")
+    with pytest.raises(InputError, match="'localhost' is no Redis URL"):
+        connection_string("localhost")
+    assert connection_string("rediss://u:p@h:1/2") == "h:1,db=2,username=u,password=p,ssl=true"
+
+
+def test_feast_fields_follow_the_contract():
+    from feast.types import Float32, String
+
+    from feature_repo.definitions import fields
+
+    assert [(f.name, f.dtype) for f in fields()] == [
+        *((name, Float32) for name in NUMERIC_NAMES), *((name, String) for name in ATTRIBUTE_NAMES),
+    ]  # fmt: skip
