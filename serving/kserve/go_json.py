@@ -1,41 +1,55 @@
-"""JSON as Go's encoding/json re-encodes it: what an Ensemble's answer looks like byte for byte."""
+"""JSON text -> the text that Go's encoding/json writes after reading it into a map.
+
+An Ensemble of KServe's router decodes and re-encodes every body: keys are sorted, numbers become 64-bit floats, `<`, `>` and `&`
+are escaped.
+"""
 
 import json
 from decimal import Decimal
 from typing import Any
 
-_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+def read_object(body: bytes) -> dict[str, Any] | None:
+    """The JSON object in `body`, numbers as floats (`null` is None). Raises ValueError for anything else."""
+    value = json.loads(body, parse_int=float, parse_constant=_refuse)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"json: cannot unmarshal {_kind(value)} into Go value of type map[string]interface {{}}")
+    return value
+
+
+def write(value: Any) -> str:
+    """The value as Go's json.Marshal writes it."""
+    if isinstance(value, dict):
+        # Go sorts by bytes; UTF-8 bytes sort as code points do, which is how Python sorts.
+        return "{" + ",".join(f"{_text(key)}:{write(value[key])}" for key in sorted(value)) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(write(item) for item in value) + "]"
+    if isinstance(value, float):
+        return _number(value)
+    return _text(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _text(value: str) -> str:
+    quoted = json.dumps(value, ensure_ascii=False)
+    for sign in "<>&\u2028\u2029":
+        quoted = quoted.replace(sign, f"\\u{ord(sign):04x}")
+    return quoted
 
 
 def _number(value: float) -> str:
-    """Shortest form, plain from 1e-6 to below 1e21 and with a bare exponent outside, as Go's float64 encoder prints it."""
-    if value == 0 or 1e-6 <= abs(value) < 1e21:
-        text = format(Decimal(repr(value)), "f")
-        return text.removesuffix(".0")
-    mantissa, exponent = repr(value).split("e")
-    return f"{mantissa.removesuffix('.0')}e{exponent[0]}{exponent[1:].lstrip('0')}"
+    """Shortest digits; plain from 1e-6 up to 1e21, else with an exponent of no leading zero below."""
+    if value == 0:
+        return "-0" if str(value).startswith("-") else "0"
+    if 1e-6 <= abs(value) < 1e21:
+        plain = f"{Decimal(repr(value)):f}"
+        return plain.rstrip("0").rstrip(".") if "." in plain else plain
+    digits, _, exponent = f"{Decimal(repr(value)).normalize():e}".partition("e")
+    return f"{digits}e{int(exponent):+d}" if int(exponent) < 0 else f"{digits}e+{int(exponent):02d}"
 
 
-def _string(value: str) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return "".join(_ESCAPES.get(c, c) for c in text)
+def _kind(value: Any) -> str:
+    return {list: "array", str: "string", float: "number", bool: "bool"}[type(value)]
 
 
-def encode(value: Any) -> str:
-    """Encode parsed JSON: keys sorted, every number a float64, `<>&` escaped, no spaces."""
-    match value:
-        case None | True | False:
-            return json.dumps(value)
-        case int() | float():
-            return _number(float(value))
-        case str():
-            return _string(value)
-        case list():
-            return "[" + ",".join(map(encode, value)) + "]"
-        case _:
-            return "{" + ",".join(f"{_string(key)}:{encode(value[key])}" for key in sorted(value)) + "}"
-
-
-def reencode(value: Any) -> bytes:
-    """`encode` as UTF-8."""
-    return encode(value).encode()
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"invalid character in {constant}")

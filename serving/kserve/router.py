@@ -1,155 +1,182 @@
-"""graph + request body -> response, as KServe's router executes it (cmd/router, identical from 0.17 to 0.20).
+"""Graph, request body and headers -> status and body, as KServe's router executes it (the semantics of v0.19 and later).
 
-What surprises, all of it deliberate here: `$response` only counts in a Sequence after its first step; an unmet condition ends a
-Sequence with status 200 and the previous body; a soft failure's error body is the next step's input; a transport failure is a 500 of
-the whole graph whatever the dependency says; an Ensemble re-encodes JSON. Bytes pass untouched everywhere else.
+Every step is one POST. A step sees its node's input, or, in a Sequence with `data: $response`, the previous response; bytes pass
+untouched except through an Ensemble and mapPredictionsToInstances. Conditions are gjson paths: true when the path exists, whatever
+its value. A transport error of any step is a 500 of the graph whatever its dependency says.
 """
 
 import asyncio
 import json
-import random
-from collections.abc import Mapping
+import re
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-import aiohttp
 import pygjson
 
-from serving.kserve.go_json import reencode
-from serving.kserve.inference_graph import InferenceGraph, Node, Step
+from serving.kserve import go_json
+from serving.kserve.graph_file import ROOT, Graph, Node, Step
 
-NO_MATCH = "None of the routes matched with the switch condition"
+_NOT_FORWARDED = ("Host", "Content-Length", "Connection", "Transfer-Encoding")
 
 
-class RouteError(Exception):
-    """The graph itself failed; `status` is what the router answers when the failing node is the root."""
+@dataclass(frozen=True)
+class Answer:
+    """Status and body of a step, a node or the graph."""
+
+    status: int
+    body: bytes
+
+    @property
+    def successful(self) -> bool:
+        """A 2xx."""
+        return 200 <= self.status <= 299
+
+
+class RoutingError(Exception):
+    """The graph cannot answer; `status` is what the root returns, any node above turns it into a 500."""
 
     def __init__(self, cause: str, status: int = 500) -> None:
         super().__init__(cause)
         self.status = status
 
 
-@dataclass(frozen=True)
-class Response:
-    """Body and status of a step, a node or the graph."""
+class Caller(Protocol):
+    """Posts a body to a URL and returns the answer. Raises OSError or TimeoutError on any transport failure."""
 
-    body: bytes
-    status: int
-
-    @property
-    def ok(self) -> bool:
-        """Any 2xx."""
-        return 200 <= self.status < 300
-
-
-def is_json(body: bytes) -> bool:
-    """Whether the body is one valid JSON value."""
-    try:
-        json.loads(body)
-    except ValueError:
-        return False
-    return True
-
-
-def matches(body: bytes, condition: str) -> bool:
-    """Whether the gjson path exists in the body; a bare path exists for false, 0, null and [] too. An empty path never does."""
-    return bool(condition) and bool(pygjson.get_bytes(body, condition).exists())
-
-
-def error_body(cause: str) -> bytes:
-    """The router's own error document."""
-    return json.dumps({"error": "Failed to process request", "cause": cause}, separators=(",", ":")).encode()
-
-
-def _predictions_as_instances(body: bytes) -> bytes:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return body
-    predictions = document.get("predictions") if isinstance(document, dict) else None
-    return reencode({"instances": predictions}) if isinstance(predictions, list) and predictions else body
+    async def __call__(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """One POST."""
+        ...
 
 
 class Router:
-    """Executes one graph over one pool of kept-alive connections."""
+    """Runs one graph; `patterns`: regular expressions of header names that are passed on to steps (PROPAGATE_HEADERS)."""
 
-    def __init__(self, graph: InferenceGraph, session: aiohttp.ClientSession, draw: random.Random | None = None) -> None:
+    def __init__(self, graph: Graph, call: Caller, patterns: Sequence[re.Pattern[str]] = ()) -> None:
         self._graph = graph
-        self._session = session
-        self._draw = draw or random.Random()  # noqa: S311  a split of traffic, not a secret
+        self._call = call
+        self._patterns = patterns
 
-    async def handle(self, body: bytes, headers: Mapping[str, str]) -> Response:
-        """Run the graph from its root; failures of the graph become the router's error document."""
+    async def handle(self, body: bytes, headers: Sequence[tuple[str, str]]) -> Answer:
+        """The graph's answer to one request."""
         try:
-            return await self._node("root", body, headers)
-        except RouteError as error:
-            return Response(error_body(str(error)), error.status)
+            return await self._node(ROOT, body, self._propagated(headers))
+        except RoutingError as problem:
+            document = {"error": "Failed to process request", "cause": str(problem)}
+            return Answer(problem.status, go_json.write(document).encode())
 
-    async def _node(self, name: str, body: bytes, headers: Mapping[str, str]) -> Response:
+    def _propagated(self, headers: Sequence[tuple[str, str]]) -> dict[str, str]:
+        """Headers that match a pattern by their canonical name (X-Request-Id); Content-Type unless one does: JSON."""
+        kept = {"Content-Type": "application/json"}
+        for name, value in headers:
+            canonical = "-".join(part.capitalize() for part in name.split("-"))
+            if canonical not in _NOT_FORWARDED and any(p.search(canonical) for p in self._patterns):
+                kept[canonical] = value
+        return kept
+
+    async def _node(self, name: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         node = self._graph.nodes.get(name)
         if node is None:
-            raise RouteError("invalid route type: ")
-        run = {"Sequence": self._sequence, "Ensemble": self._ensemble, "Switch": self._switch, "Splitter": self._splitter}
-        return await run[node.router_type](node, body, headers)
+            raise RoutingError("invalid route type: ")
+        run = {"Sequence": self._sequence, "Switch": self._switch, "Splitter": self._splitter, "Ensemble": self._ensemble}[node.router]
+        return await run(node, body, headers)
 
-    async def _sequence(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Response:
-        previous: Response | None = None
-        for step in node.steps:
-            if step.condition:
-                if previous is None or not is_json(previous.body):
-                    raise RouteError("invalid response")
-                if not matches(previous.body, step.condition):
-                    return Response(previous.body, 200)
-            request = previous.body if previous is not None and step.data == "$response" else body
-            previous = await self._step(step, request, headers)
-            if step.hard and not previous.ok:
-                return previous
-        if previous is None:
-            raise RouteError("the node has no steps")
-        return previous
-
-    async def _switch(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Response:
-        chosen = next((s for s in node.steps if is_json(body) and matches(body, s.condition)), None)
-        if chosen is None:
-            raise RouteError(NO_MATCH, status=404)
-        return await self._step(chosen, body, headers)
-
-    async def _splitter(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Response:
-        point, total = self._draw.randrange(100), 0
-        for step in node.steps:
-            total += step.weight
-            if point < total:
-                return await self._step(step, body, headers)
-        raise RouteError("no step was picked; the weights of a Splitter must sum to 100")
-
-    async def _ensemble(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Response:
-        results = await asyncio.gather(*(self._step(step, body, headers) for step in node.steps))
-        merged: dict[str, Any] = {}
-        for index, (step, result) in enumerate(zip(node.steps, results, strict=True)):
-            try:
-                document = json.loads(result.body)
-            except ValueError as error:
-                raise RouteError(str(error)) from error
-            if not isinstance(document, dict):
-                raise RouteError(f"step '{step.name or index}' answered {type(document).__name__}; an Ensemble merges objects only")
-            if step.hard and not result.ok:
-                return Response(reencode(document), result.status)
-            merged[step.name or str(index)] = document
-        return Response(reencode(merged), 200)
-
-    async def _step(self, step: Step, body: bytes, headers: Mapping[str, str]) -> Response:
-        if step.map_predictions:
-            body = _predictions_as_instances(body)
-        if not step.node:
+    async def _step(self, step: Step, body: bytes, headers: Mapping[str, str]) -> Answer:
+        try:
+            if step.node:
+                return await self._node(step.node, body, headers)
             return await self._call(step.url, body, headers)
-        try:
-            return await self._node(step.node, body, headers)
-        except RouteError as error:  # below the root every failure of the graph is a 500
-            raise RouteError(str(error)) from error
+        except RoutingError as problem:
+            raise RoutingError(str(problem)) from problem
+        except (OSError, TimeoutError) as problem:
+            raise RoutingError(f'Post "{step.url}": {problem or type(problem).__name__}') from problem
 
-    async def _call(self, url: str, body: bytes, headers: Mapping[str, str]) -> Response:
+    async def _sequence(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Answer:
+        answer = Answer(200, b"")
+        for index, step in enumerate(node.steps):
+            request = answer.body if step.data == "$response" and index > 0 else body
+            if step.condition:
+                if not pygjson.validate(answer.body):
+                    raise RoutingError("invalid response")
+                if not exists(answer.body, step.condition):
+                    return Answer(200, answer.body)
+            answer = await self._step(step, _mapped(request) if step.map_predictions else request, headers)
+            if step.hard and not answer.successful:
+                return answer
+        return answer
+
+    async def _switch(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Answer:
+        valid = pygjson.validate(body)
+        for step in node.steps:
+            if valid and exists(body, step.condition):
+                return await self._step(step, body, headers)
+        raise RoutingError("None of the routes matched with the switch condition", status=404)
+
+    async def _splitter(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Answer:
+        point = secrets.randbelow(100)
+        for step in node.steps:
+            point -= step.weight
+            if point < 0:
+                return await self._step(step, body, headers)
+        raise RoutingError("no route was drawn")
+
+    async def _ensemble(self, node: Node, body: bytes, headers: Mapping[str, str]) -> Answer:
+        running = [asyncio.create_task(self._member(step, body, headers)) for step in node.steps]
+        merged = {}
         try:
-            async with self._session.post(url, data=body, headers={"Content-Type": "application/json", **headers}) as response:
-                return Response(await response.read(), response.status)
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise RouteError(f'Post "{url}": {error or type(error).__name__}') from error
+            for index, (step, task) in enumerate(zip(node.steps, running, strict=True)):
+                status, document = await _first_failure_or(task, running)
+                if step.hard and not Answer(status, b"").successful:
+                    return Answer(status, go_json.write(document).encode())
+                merged[step.name or str(index)] = document
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        return Answer(200, go_json.write(merged).encode())
+
+    async def _member(self, step: Step, body: bytes, headers: Mapping[str, str]) -> tuple[int, object]:
+        answer = await self._step(step, body, headers)
+        try:
+            return answer.status, go_json.read_object(answer.body)
+        except ValueError as problem:
+            raise RoutingError(str(problem)) from problem
+
+
+def exists(body: bytes, condition: str) -> bool:
+    """Whether the gjson path finds anything in valid JSON; an empty path never does."""
+    return bool(pygjson.get_bytes(body, condition).exists())
+
+
+def compile_patterns(text: str) -> list[re.Pattern[str]]:
+    """Patterns of a comma-separated list; one that is no regular expression is left out, as KServe does."""
+    compiled = []
+    for pattern in filter(None, text.split(",")):
+        try:
+            compiled.append(re.compile(pattern))
+        except re.error:
+            continue
+    return compiled
+
+
+async def _first_failure_or(
+    task: asyncio.Task[tuple[int, object]], running: Sequence[asyncio.Task[tuple[int, object]]]
+) -> tuple[int, object]:
+    """The task's result, unless a member that failed meanwhile speaks first: the router answers 500 at once."""
+    pending = set(running)
+    while not task.done():
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for member in done:
+            if member is not task and member.exception() is not None:
+                return member.result()
+    return task.result()
+
+
+def _mapped(body: bytes) -> bytes:
+    """`{"instances": predictions}` when the body holds a list of predictions that is not empty; every other field is dropped."""
+    try:
+        predictions = json.loads(body).get("predictions")
+    except (ValueError, AttributeError):
+        return body
+    return json.dumps({"instances": predictions}).encode() if isinstance(predictions, list) and predictions else body
