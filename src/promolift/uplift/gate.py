@@ -53,7 +53,7 @@ def judge(audit: Audit, effects: Effects | None, limits: GateLimits = DEFAULT_LI
     `champion_note`: why a champion that exists could not be compared; its check is then "cannot tell". Without note and without a
     model named "champion" in `effects` there is no champion, and no check about one.
     """
-    trusted = (_completeness(audit), _sample_ratio(audit, limits))
+    trusted = trust(audit, limits)
     sound = all(check.status == "passed" for check in trusted)
     rest = tuple(_effect_checks(effects, limits, champion_note)) if sound and effects else _unanswered(trusted)
     checks = trusted + rest
@@ -62,6 +62,11 @@ def judge(audit: Audit, effects: Effects | None, limits: GateLimits = DEFAULT_LI
         reasons.append(power_line(effects, limits))
     chosen = effects.chosen if effects else ""
     return Verdict(chosen, all(check.status == "passed" for check in checks), checks, tuple(reasons))
+
+
+def trust(audit: Audit, limits: GateLimits = DEFAULT_LIMITS) -> tuple[Check, Check]:
+    """The checks that come first; unless both pass, no effect of this trial can be trusted."""
+    return _completeness(audit), _sample_ratio(audit, limits)
 
 
 def _completeness(audit: Audit) -> Check:

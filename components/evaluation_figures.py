@@ -1,0 +1,60 @@
+"""Curves of metrics.json -> curves.png and spend.png. Colours are Okabe and Ito's, line styles differ too; no display is needed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_STYLES = {
+    "uplift_net": ("#0072B2", "-"), "lightgbm": ("#D55E00", "--"), "response": ("#009E73", "-."), "champion": ("#CC79A7", ":"),
+}  # fmt: skip
+
+
+def draw_curves(document: dict[str, Any], path: Path) -> None:
+    """Gain over random targeting against the share of decisions, one line a model with its pointwise 95 % band."""
+    figure, axes = _figure()
+    for name, model in document["models"].items():
+        curve = model["gain_curve"]
+        _band(axes, name, curve["share"], curve["gain"], curve["error"])
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("share of decisions, best predicted first")
+    axes.set_ylabel(f"q TOC(q), {document['unit']}")
+    axes.set_title(f"rate/qini is the area under each line ({document['source']['name']}, test split)")
+    _save(figure, axes, path)
+
+
+def draw_spend(document: dict[str, Any], path: Path) -> None:
+    """Measured value against measured spend, one line a model, the single promos as points, the budget as a vertical line."""
+    figure, axes = _figure()
+    for name, model in document["models"].items():
+        curve = model["spend_curve"]
+        _band(axes, name, curve["spend"], curve["value"], curve["error"])
+    for promo, point in document["single_promos"].items():
+        axes.plot(point["spend"], point["value"], "k.", markersize=6)
+        axes.annotate(promo, (point["spend"], point["value"]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    axes.axvline(document["budget_cents"], color="grey", linestyle=":", linewidth=1, label="budget")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel("spend, cents per decision")
+    axes.set_ylabel(f"value over giving nothing, {document['unit']}")
+    axes.set_title("value/aipw against spend/aipw; points: one promo to everybody")
+    _save(figure, axes, path)
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.5, 4.5), dpi=110, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _band(axes: Axes, name: str, x: list[float], y: list[float], error: list[float]) -> None:
+    colour, line = _STYLES[name]
+    order = np.argsort(x, kind="stable")
+    across, middle, half = (np.asarray(part)[order] for part in (x, y, error))
+    axes.plot(across, middle, color=colour, linestyle=line, linewidth=1.8, label=name)
+    axes.fill_between(across, middle - 1.96 * half, middle + 1.96 * half, color=colour, alpha=0.12, linewidth=0)
+
+
+def _save(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Software": None})

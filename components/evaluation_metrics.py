@@ -1,0 +1,126 @@
+"""Effects of the test split -> metrics.json: every number with its definition, standard error, interval and rows."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from components.trial_input import Decisions
+from promolift.uplift import metrics, qini
+from promolift.uplift.bootstrap import Estimate, half_samples
+from promolift.uplift.clusters import mean_error
+from promolift.uplift.effects import Effects, Judged, Measured
+from promolift.uplift.metrics import Definition, metric
+from promolift.uplift.ranking import rank, toc_curve
+from promolift.uplift.value import Prediction, best_promo, contribution, off_policy, spend_path
+
+CURVE_POINTS = 50
+OBJECTIVES = {"profit": ("margin less promo cost", "cents per decision"), "visited": ("visit", "visits per decision")}
+
+
+def model_metrics(name: str, effects: Effects, decisions: Decisions) -> dict[str, Any]:
+    """One model's ranking, policy and calibration, with the off-policy value by self-normalised weights beside the doubly robust one."""
+    judged, rows = effects.models[name], effects.rows
+    outcome, unit = OBJECTIVES[decisions.card.objective]
+    named: list[tuple[Definition, Estimate]] = [
+        (metrics.QINI.of(outcome, unit), judged.qini),
+        (metrics.AUTOC.of(outcome, unit), judged.autoc),
+        (metrics.VALUE.of(outcome, unit), judged.profit),
+        (metrics.SPEND.of("promo cost", "cents per decision"), judged.spend),
+        (metrics.SLOPE.of(outcome, f"measured {unit} per predicted one"), judged.slope),
+        (metrics.ECE.of(outcome, "share of the mean squared prediction"), judged.ece),
+    ]
+    records = {definition.id: metric(definition, estimate, rows).record() for definition, estimate in named}
+    return {"metrics": records, "policy": _policy(judged, decisions)}
+
+
+def _policy(judged: Judged, decisions: Decisions) -> dict[str, Any]:
+    arms, trial = decisions.card.arms, decisions.trial
+    share = np.bincount(judged.arm, minlength=len(arms)) / len(judged.arm)
+    found = off_policy(decisions.value, trial, judged.arm)
+    nothing = off_policy(decisions.value, trial, np.zeros_like(judged.arm))
+    snips = {
+        "id": "value/snips", "value": found.value - nothing.value, "effective_rows": found.effective, "matched_rows": found.matched,
+        "no_promo_effective_rows": nothing.effective,
+    }  # fmt: skip
+    return {"price_of_a_cent": judged.price, "mix": dict(zip(arms, share.tolist(), strict=True)), "snips": snips}
+
+
+def arm_metrics(prediction: Prediction, decisions: Decisions, resamples: int, seed: int) -> dict[str, Any]:
+    """Each promo against no_promo on the binary outcome: `qini/raw-local` and `qini/sklift` of this model's scores for that promo."""
+    found = {}
+    for index, promo in enumerate(decisions.card.arms[1:]):
+        rows = np.isin(decisions.trial.arm, (0, index + 1))
+        trial = decisions.trial.take(rows)
+        samples = half_samples(trial.codes, trial.shoppers, resamples, seed)
+        treated = (trial.arm > 0).astype(np.int64)
+        estimates = qini.estimate(decisions.binary[rows], treated, prediction.value[rows, index], samples)
+        units = ("outcomes times share of the rows", "share of the perfect order's area")
+        definitions = [d.of(decisions.card.binary_outcome, u) for d, u in zip((metrics.RAW_LOCAL, metrics.SKLIFT), units, strict=True)]
+        found[promo] = {d.id: metric(d, e, trial.rows).record() for d, e in zip(definitions, estimates, strict=True)}
+    return found
+
+
+def policy_metrics(effects: Effects, decisions: Decisions) -> dict[str, Any]:
+    """Value of the policies that need no model, and the chosen model's paired difference to every other policy."""
+    outcome, unit = OBJECTIVES[decisions.card.objective]
+    definition, rows = metrics.VALUE.of(outcome, unit), effects.rows
+    values = {name: metric(definition, estimate, rows).record() for name, estimate in effects.others.items()}
+    mine = effects.profit(effects.chosen)
+    rivals = [name for name in (*effects.models, *effects.others) if name != effects.chosen]
+    differences = {name: metric(definition, mine.minus(effects.profit(name)), rows).record() for name in rivals}
+    return {"values": values, "chosen_less_other": differences}
+
+
+def segment_metrics(effects: Effects) -> list[dict[str, Any]]:
+    """Value of the chosen policy per decision in each predeclared segment, strongest sign of harm first."""
+    return [
+        {"segment": s.name, "rows": s.rows, "value": s.effect.value, "interval": list(s.effect.interval()), "holm_p_harm": s.p_harm}
+        for s in effects.segments
+    ]
+
+
+def gain_curve(prediction: Prediction, measured: Measured) -> dict[str, list[float]]:
+    """Points of q TOC(q) with clustered standard errors: gain per decision over giving the same share at random."""
+    promo, score = best_promo(prediction)
+    effect = contribution(measured.value, promo)
+    ranking = rank(score)
+    share, gain = toc_curve(ranking, effect, CURVE_POINTS)
+    place = np.empty(len(score))
+    place[ranking.order] = (np.arange(len(score)) + 0.5) / len(score)
+    codes, count = measured.trial.codes, measured.trial.shoppers
+    error = [mean_error((effect - effect.mean()) * ((place <= q) - q), codes, count) for q in share]
+    return {"share": share.tolist(), "gain": gain.tolist(), "error": error}
+
+
+def spend_curve(prediction: Prediction, measured: Measured) -> dict[str, list[float]]:
+    """Measured value against measured spend, both per decision, along the path of falling shadow price, from giving nothing."""
+    codes, count = measured.trial.codes, measured.trial.shoppers
+    points = [(0.0, 0.0, 0.0)]
+    for arm in spend_path(prediction):
+        value, cost = contribution(measured.value, arm), contribution(measured.cost, arm)
+        points.append((float(cost.mean()), float(value.mean()), mean_error(value, codes, count)))
+    return dict(zip(("spend", "value", "error"), map(list, zip(*points, strict=True)), strict=True))
+
+
+def programme_effect(decisions: Decisions, held_out: NDArray[np.bool_]) -> dict[str, Any] | None:
+    """Mean outcome of everybody in the experiment less that of the holdout, per decision; None without holdout rows."""
+    if not held_out.any() or held_out.all():
+        return None
+    sides = [(decisions.value[rows], decisions.trial.take(rows)) for rows in (~held_out, held_out)]
+    value = float(sides[0][0].mean() - sides[1][0].mean())
+    error = math.hypot(*(mean_error(outcome, trial.codes, trial.shoppers) for outcome, trial in sides))
+    return {
+        "id": "programme/against-holdout", "value": value, "error": error, "interval": [value - 1.96 * error, value + 1.96 * error],
+        "rows": int((~held_out).sum()), "holdout_rows": int(held_out.sum()), "unit": OBJECTIVES[decisions.card.objective][1],
+    }  # fmt: skip
+
+
+def finite(document: Any) -> Any:
+    """The document with numbers that JSON has no word for (NaN, infinity) as null."""
+    if isinstance(document, dict):
+        return {key: finite(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
