@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         graph = read_graph(options.graph, _urls(options.url))
         listener = bind(options.listen)
     except PromoliftError as problem:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
         return problem.exit_status
     host, port = listener.getsockname()[:2]
     print(f"graph {graph.name} listens on http://{host}:{port}", flush=True)

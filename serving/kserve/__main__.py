@@ -1,0 +1,122 @@
+"""`python -m serving.kserve node|relay|serve|decide`: one box, the decision log's relay, the whole served graph, a decision asked for."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Event
+
+from promolift.errors import PromoliftError
+from promolift.settings import Settings
+from serving.kserve.boxes import RULES, Sources
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; a failure is one sentence on stderr and the exit status of its kind."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        status: int = options.run(options)
+    except PromoliftError as problem:
+        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
+        return problem.exit_status
+    return status
+
+
+def _node(options: argparse.Namespace) -> int:
+    from serving.kserve.boxes import build  # noqa: PLC0415 (each command loads only what it needs)
+    from serving.kserve.listen import bind  # noqa: PLC0415
+
+    sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill)
+    box = build(options.box, sources, Settings())
+    listener = bind(f"{options.host}:{options.port}")
+    # kserve parses sys.argv when it is imported and would read our flags as its own.
+    sys.argv = sys.argv[:1]
+    from serving.kserve.node import serve  # noqa: PLC0415
+
+    print(f"node {box.name} listens on http://{options.host}:{listener.getsockname()[1]}", flush=True)
+    serve(box, listener)
+    return 0
+
+
+def _relay(options: argparse.Namespace) -> int:
+    from serving.kserve.decision_log import relay  # noqa: PLC0415
+
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    if not options.once:
+        print("relay drains the decision stream", flush=True)
+    count = relay(options.redis_url, options.table, options.spill, None if options.once else stop.wait)
+    print(f"relay wrote {count} decisions to {options.table}", flush=True)
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from serving.kserve.serve import Plan, serve  # noqa: PLC0415
+
+    model = options.model or options.run_folder / "serving_model"
+    registry = options.registry or options.run_folder / "registry.db"
+    return serve(Plan(options.run_folder, model, registry, options.rules, options.listen), Settings())
+
+
+def _decide(options: argparse.Namespace) -> int:
+    from serving.kserve.decide import Question, decide  # noqa: PLC0415
+
+    question = Question(options.run_folder, options.shopper, options.count, options.moment, options.threads)
+    return decide(question, as_json=options.json)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving.kserve", description="The served decision graph.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_node(commands.add_parser("node", help="serve one box as a KServe node"))
+    _add_relay(commands.add_parser("relay", help="move logged decisions from Redis to the Delta table"))
+    _add_serve(commands.add_parser("serve", help="serve the whole graph for a finished run"))
+    _add_decide(commands.add_parser("decide", help="ask a served graph for decisions"))
+    return parser
+
+
+def _add_node(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_node)
+    parser.add_argument("box", help="transformer, eligibility, predictor or constraints")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 (a container's port)
+    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one")
+    parser.add_argument("--redis-url", default=Settings().redis_url, help="online features and ledger")
+    parser.add_argument("--model", type=Path, default=Path("/mnt/models"), help="model folder")
+    parser.add_argument("--registry", type=Path, default=Path("registry.db"), help="Feast's registry file")
+    parser.add_argument("--rules", type=Path, default=RULES, help="rules file")
+    parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
+
+
+def _add_relay(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_relay)
+    parser.add_argument("--redis-url", default=Settings().redis_url, help="where the ledger is")
+    parser.add_argument("--table", type=Path, required=True, help="Delta table of decisions")
+    parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
+    parser.add_argument("--once", action="store_true", help="drain and end")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_serve)
+    parser.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="a finished run's folder")
+    parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="where the graph listens")
+    parser.add_argument("--model", type=Path, help="model folder (DIR/serving_model)")
+    parser.add_argument("--registry", type=Path, help="Feast's registry file (DIR/registry.db)")
+    parser.add_argument("--rules", type=Path, default=RULES, help="rules file")
+
+
+def _add_decide(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_decide)
+    parser.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
+    parser.add_argument("--shopper", help="shopper id (default: shoppers of the run)")
+    parser.add_argument("--count", type=int, default=1, help="how many decisions")
+    parser.add_argument("--threads", type=int, default=1, help="how many at a time")
+    parser.add_argument("--moment", help="ISO 8601 UTC (default: the end of the run's data)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Name and options -> one box of the graph, with only the libraries that this box needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from promolift.contracts.decisions import NODES
+from promolift.errors import InputError, UnavailableError
+from promolift.policy.constraints import Policy
+from promolift.settings import Settings
+from serving.kserve.stamp import Box
+
+RULES = Path(__file__).parent.parent / "rules.yaml"
+LEDGER_TIMEOUT_S = 0.25
+"""A slower ledger is treated as absent; the decision is then no_promo."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where boxes get what they need; a box reads only its own."""
+
+    redis_url: str
+    model: Path
+    registry: Path
+    rules: Path = RULES
+    spill: Path = Path("undelivered.jsonl")
+
+
+def build(name: str, sources: Sources, settings: Settings) -> Box:
+    """The box. Raises InputError for an unknown name or bad file, UnavailableError when Redis is down."""
+    makers = {"transformer": _transformer, "eligibility": _eligibility, "predictor": _predictor, "constraints": _constraints}
+    if name not in makers:
+        raise InputError(f"There is no box '{name}'; the boxes are {', '.join(NODES)}.")
+    return makers[name](sources, settings)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The decision's parameters."""
+    return Policy(
+        settings.lambda_cost, settings.explore_share, settings.holdout_share, settings.hash_salt, settings.do_no_harm
+    )  # fmt: skip
+
+
+def _transformer(sources: Sources, settings: Settings) -> Box:
+    from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (Feast takes seconds)
+    from serving.kserve.transformer import Transformer  # noqa: PLC0415
+
+    return Transformer(OnlineFeatures(sources.registry, sources.redis_url))
+
+
+def _eligibility(sources: Sources, settings: Settings) -> Box:
+    from serving.kserve.eligibility import Eligibility, load_rules  # noqa: PLC0415
+    from serving.kserve.model_folder import load_manifest  # noqa: PLC0415
+
+    return Eligibility(load_rules(sources.rules, load_manifest(sources.model).promos), policy_of(settings))
+
+
+def _predictor(sources: Sources, settings: Settings) -> Box:
+    from serving.kserve.predictor import Predictor  # noqa: PLC0415
+
+    return Predictor(sources.model)
+
+
+def _constraints(sources: Sources, settings: Settings) -> Box:
+    import redis  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
+    from promolift.policy.ledger import Ledger  # noqa: PLC0415
+    from serving.kserve.constraints import Constraints  # noqa: PLC0415
+    from serving.kserve.decision_log import spill_to  # noqa: PLC0415
+    from serving.kserve.eligibility import load_rules  # noqa: PLC0415
+    from serving.kserve.model_folder import load_manifest  # noqa: PLC0415
+
+    promos = load_manifest(sources.model).promos
+    # One immediate retry heals a connection that Redis closed; the scripts are idempotent, so it cannot count twice.
+    retry = Retry(NoBackoff(), 1)
+    client = redis.Redis.from_url(
+        sources.redis_url, socket_timeout=LEDGER_TIMEOUT_S, socket_connect_timeout=LEDGER_TIMEOUT_S, retry=retry
+    )  # fmt: skip
+    ledger = Ledger(client)
+    try:
+        ledger.set_budget_if_unset(settings.budget_cents)
+    except redis.RedisError as problem:
+        raise UnavailableError(
+            f"Redis at {sources.redis_url} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL."
+        ) from problem
+    rules = load_rules(sources.rules, promos)
+    spill = spill_to(sources.spill)
+    return Constraints(policy_of(settings), rules, promos, ledger=ledger, ttl_s=settings.reservation_ttl_s, spill=spill)

@@ -1,0 +1,170 @@
+"""A served run -> decisions asked over HTTP: one printed readably, or many summed up (latency, share of no_promo, errors)."""
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from deltalake import DeltaTable
+
+from promolift.contracts.artifacts import read_source_card
+from promolift.contracts.promos import NO_PROMO
+from promolift.contracts.tables import FEATURES
+from promolift.errors import InputError, UnavailableError
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to ask: the served run, one shopper or shoppers of the run in turn, how many, as of when, how many at a time."""
+
+    folder: Path
+    shopper: str | None = None
+    count: int = 1
+    moment: str | None = None
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer: HTTP status (0: none came), its document, milliseconds as the caller sees them."""
+
+    status: int
+    document: dict[str, Any]
+    ms: float
+
+
+def decide(question: Question, as_json: bool) -> int:
+    """Ask and print. Exit status 0 when every answer is a decision, 1 otherwise."""
+    replies = ask(question)
+    summary = summarise(replies)
+    if as_json:
+        print(json.dumps(summary, indent=2, sort_keys=True))
+    else:
+        print(readable(replies[-1]) if question.count == 1 else _table(summary))
+    return 0 if summary["errors"] == 0 else 1
+
+
+def ask(question: Question) -> list[Reply]:
+    """All replies in order. Raises InputError for a wrong question, UnavailableError when nobody serves the run."""
+    if question.count < 1 or question.threads < 1:
+        raise InputError(f"--count is {question.count} and --threads {question.threads}; both must be at least 1.")
+    url = _served(question.folder)["url"]
+    bodies = _requests(question)
+    with httpx.Client(timeout=TIMEOUT_S) as client, ThreadPoolExecutor(question.threads) as pool:
+        return list(pool.map(lambda body: _post(client, url, body), bodies))
+
+
+def summarise(replies: Sequence[Reply]) -> dict[str, Any]:
+    """Count, errors, latency (ms), share of no_promo, reasons, and the last envelope; an error is any answer without a decision."""
+    decisions = [reply.document["decision"] for reply in replies if _decided(reply)]
+    p50, p95, p99 = np.percentile([reply.ms for reply in replies], [50, 95, 99])
+    withheld = sum(decision["promo_id"] == NO_PROMO for decision in decisions)
+    return {
+        "count": len(replies),
+        "errors": len(replies) - len(decisions),
+        "latency_ms": {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "p99": round(float(p99), 2)},
+        "share_no_promo": round(withheld / len(decisions), 4) if decisions else None,
+        "reasons": dict(Counter(decision["reason"] for decision in decisions).most_common()),
+        "promos": dict(Counter(decision["promo_id"] for decision in decisions).most_common()),
+        "last": replies[-1].document,
+    }
+
+
+def readable(reply: Reply) -> str:
+    """One reply for people."""
+    if not _decided(reply):
+        return f"no decision (HTTP {reply.status}): {json.dumps(reply.document)}"
+    envelope = reply.document
+    decision, shopper, request = envelope["decision"], envelope["shopper"], envelope["request"]
+    lines = [
+        f"shopper {request['shopper_id']} at {request['moment']}: {decision['promo_id']} ({decision['reason']}, {decision['bucket']})",
+        f"  expected incremental value {decision['expected_value']:.1f}, reserved {decision['reserved_cents']} cents",
+        f"  features {'found' if shopper['found'] else 'not found: defaults'}, answered in {reply.ms:.1f} ms",
+        "  scores:",
+        *_score_lines(envelope),
+        *(f"  refused: {sentence}" for sentence in envelope["candidates"]["refused"].values()),
+        *(f"  {name}: {version}" for name, version in envelope["versions"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def _score_lines(envelope: dict[str, Any]) -> list[str]:
+    scores, propensities = envelope["scores"], envelope["decision"]["propensities"]
+    if scores["error"]:
+        return [f"    {scores['error']}"]
+    rows = zip(envelope["candidates"]["promo_ids"], scores["value"], scores["lower"], scores["cost"], strict=True)
+    return [
+        f"    {promo_id:24} value {value:9.2f}  lower bound {lower:9.2f}  cost {cost:8.2f}  propensity {propensities.get(promo_id, 0):.3f}"
+        for promo_id, value, lower, cost in rows
+    ]
+
+
+def _table(summary: dict[str, Any]) -> str:
+    latency = summary["latency_ms"]
+    return "\n".join([
+        f"{summary['count']} decisions, {summary['errors']} errors",
+        f"latency p50 {latency['p50']} ms, p95 {latency['p95']} ms, p99 {latency['p99']} ms",
+        f"share of no_promo {summary['share_no_promo']}",
+        *(f"  {reason}: {count}" for reason, count in summary["reasons"].items()),
+    ])  # fmt: skip
+
+
+def _served(folder: Path) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as problem:
+        raise UnavailableError(f"Nobody serves {folder}; start it with `python -m serving.kserve serve --run {folder}`.") from problem
+    return document
+
+
+def _requests(question: Question) -> list[dict[str, Any]]:
+    lake = question.folder / "lake"
+    shoppers = [question.shopper] if question.shopper else _shoppers(lake, question.count)
+    moment = question.moment or _end_of_data(lake)
+    return [
+        {"request_id": uuid.uuid4().hex, "shopper_id": shoppers[index % len(shoppers)], "moment": moment, "channel": "app"}
+        for index in range(question.count)
+    ]
+
+
+def _shoppers(lake: Path, count: int) -> list[str]:
+    """At most `count` shoppers of the run, evenly spaced over their sorted ids."""
+    path = lake / FEATURES.path
+    if not DeltaTable.is_deltatable(str(path)):
+        raise InputError(f"There is no table of features at {path} to take shoppers from; give one with --shopper.")
+    column = DeltaTable(str(path)).to_pyarrow_table(columns=["shopper_id"]).column("shopper_id")
+    known = sorted(column.unique().to_pylist())
+    return [known[int(index)] for index in np.linspace(0, len(known) - 1, min(count, len(known)))]
+
+
+def _end_of_data(lake: Path) -> str:
+    """The run's own end of data, so that dates in rules and caps mean what they meant then; now, where the run has none."""
+    try:
+        moment = datetime.fromisoformat(read_source_card(lake).as_of)
+    except FileNotFoundError:
+        moment = datetime.now(UTC)
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> Reply:
+    started = time.perf_counter()
+    try:
+        answer = client.post(url, json=body)
+        status, document = answer.status_code, answer.json()
+    except (httpx.HTTPError, ValueError) as problem:
+        status, document = 0, {"error": f"{type(problem).__name__}: {problem}"}
+    return Reply(status, document, (time.perf_counter() - started) * 1000)
+
+
+def _decided(reply: Reply) -> bool:
+    return reply.status == 200 and bool(reply.document.get("decision"))

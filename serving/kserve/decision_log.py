@@ -1,0 +1,152 @@
+"""The ledger's stream and the spill file -> the Delta table `decisions`, each decision exactly once.
+
+Order of one drain: read, commit to Delta, acknowledge. A crash between the last two leaves entries pending; they are read again
+first and merged by decision_id, so they are not written twice. Fresh entries are appended. Entries leave the stream once written.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import redis
+from deltalake import DeltaTable, write_deltalake
+
+from promolift.contracts.decisions import Decision, Envelope, read_envelope
+from promolift.contracts.tables import DECISIONS, Dtype
+from promolift.errors import UnavailableError
+from promolift.policy.ledger import Ledger
+
+GROUP, CONSUMER, BATCH = "decision_log", "relay", 2_000
+ARROW: dict[Dtype, pa.DataType] = {
+    "string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "timestamp": pa.timestamp("us", tz="UTC"),
+}  # fmt: skip
+SCHEMA = pa.schema([pa.field(c.name, ARROW[c.dtype], nullable=c.nullable) for c in DECISIONS.columns])
+log = logging.getLogger(__name__)
+
+
+class DecisionLog:
+    """Moves records of one ledger into one Delta table; the only consumer of its stream."""
+
+    def __init__(self, client: Any, stream: str, table: Path, spill: Path) -> None:
+        self._client, self._stream, self._path, self._spill = client, stream, str(table), spill
+        try:
+            client.xgroup_create(stream, GROUP, id="0", mkstream=True)
+        except redis.ResponseError as problem:
+            if "BUSYGROUP" not in str(problem):
+                raise
+        table.parent.mkdir(parents=True, exist_ok=True)
+        DeltaTable.create(self._path, SCHEMA, mode="ignore", name=DECISIONS.name, description=DECISIONS.doc)
+        self._pending = True
+
+    def drain(self) -> int:
+        """Write everything that waits now; returns how many records were read."""
+        count = self._drain_spill()
+        while True:
+            read = self._batch()
+            count += read
+            if read < BATCH and not self._pending:
+                return count
+
+    def _batch(self) -> int:
+        merging, start = self._pending, "0" if self._pending else ">"
+        answer = self._client.xreadgroup(GROUP, CONSUMER, {self._stream: start}, count=BATCH)
+        entries = answer[0][1] if answer else []
+        if not entries:
+            self._pending = False
+            return 0
+        rows = [_row(fields[b"record"]) for _, fields in entries if fields]
+        (self._merge if merging else self._append)(rows)
+        identifiers = [identifier for identifier, _ in entries]
+        self._client.xack(self._stream, GROUP, *identifiers)
+        self._client.xdel(self._stream, *identifiers)
+        return len(entries)
+
+    def _append(self, rows: Sequence[dict[str, Any]]) -> None:
+        write_deltalake(self._path, _table(rows), mode="append")
+
+    def _merge(self, rows: Sequence[dict[str, Any]]) -> None:
+        unique = {row["decision_id"]: row for row in rows}
+        merge = DeltaTable(self._path).merge(
+            _table(list(unique.values())), "t.decision_id = s.decision_id", source_alias="s", target_alias="t"
+        )
+        merge.when_not_matched_insert_all().execute()
+
+    def _drain_spill(self) -> int:
+        taken = self._spill.with_suffix(".taken")
+        if self._spill.exists() and not taken.exists():
+            self._spill.rename(taken)
+        if not taken.exists():
+            return 0
+        rows = [_row(line) for line in taken.read_bytes().splitlines() if line]
+        self._merge(rows)
+        taken.unlink()
+        return len(rows)
+
+
+def spill_to(path: Path) -> Callable[[bytes], None]:
+    """A function that appends one record to a file of lines, for the time without Redis."""
+
+    def spill(record: bytes) -> None:
+        with path.open("ab") as lines:
+            lines.write(record + b"\n")
+
+    return spill
+
+
+def relay(redis_url: str, table: Path, spill: Path, stopped: Callable[[float], bool] | None) -> int:
+    """Drain about once a second and return due reservations to the budget, until `stopped(seconds)` is true (None: drain once).
+
+    Returns how many records were written. Raises UnavailableError when Redis is down at the start; later it waits for its return.
+    """
+    client = redis.Redis.from_url(redis_url)
+    ledger = Ledger(client)
+    try:
+        decision_log = DecisionLog(client, ledger.stream, table, spill)
+    except redis.RedisError as problem:
+        raise UnavailableError(f"Redis at {redis_url} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL.") from problem
+    count, over = 0, False
+    while not over:
+        over = stopped is None or stopped(1.0)
+        try:
+            count += decision_log.drain()
+            ledger.expire()
+        except redis.RedisError as problem:
+            log.warning("The decision log waits for Redis (%s).", problem)
+    return count
+
+
+def read_decisions(table: Path) -> list[Envelope]:
+    """Every logged envelope, for explaining and replaying."""
+    column = DeltaTable(str(table)).to_pyarrow_table(columns=["envelope"]).column("envelope")
+    return [read_envelope(json.loads(text)) for text in column.to_pylist()]
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def _row(record: bytes) -> dict[str, Any]:
+    envelope = read_envelope(json.loads(record))
+    if envelope.decision is None:
+        raise ValueError(f"A record of request '{envelope.request.request_id}' in the decision stream has no decision.")
+    return {**_of_decision(envelope.decision), **_of_envelope(envelope), "envelope": record.decode()}
+
+
+def _of_decision(decision: Decision) -> dict[str, Any]:
+    return {
+        "decision_id": decision.decision_id, "promo_id": decision.promo_id, "reason": decision.reason, "bucket": decision.bucket,
+        "propensity": decision.propensities[decision.promo_id], "expected_profit_cents": decision.expected_value,
+        "reserved_cents": decision.reserved_cents,
+    }  # fmt: skip
+
+
+def _of_envelope(envelope: Envelope) -> dict[str, Any]:
+    request = envelope.request
+    return {
+        "request_id": request.request_id, "shopper_id": request.shopper_id, "moment": datetime.fromisoformat(request.moment),
+        "model_version": envelope.scores.model_version if envelope.scores else "none", "latency_ms": envelope.timings_ms.get("total", 0.0),
+    }  # fmt: skip

@@ -1,0 +1,47 @@
+"""Model folder -> its manifest and model bytes, refused unless file, features and manifest belong together."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from promolift.contracts.artifacts import ModelManifest, read_manifest
+from promolift.contracts.features import FEATURE_NAMES, features_hash
+from promolift.errors import InputError
+
+
+def load_manifest(folder: Path) -> ModelManifest:
+    """The manifest of a model folder. Raises InputError when it is missing, unreadable or of other features than this code's."""
+    try:
+        manifest = read_manifest(folder)
+    except FileNotFoundError as problem:
+        raise InputError(f"There is no model in {folder} (manifest.json is missing); name a model folder with --model.") from problem
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as problem:
+        raise InputError(f"{folder / 'manifest.json'} is not a model manifest ({problem}); export the model again.") from problem
+    if manifest.features_hash != features_hash():
+        raise InputError(
+            f"Model '{manifest.name}' in {folder} was trained on features {manifest.features_hash}, but these are "
+            f"{features_hash()}; train it again or serve it with the code it was trained with."
+        )
+    if {*manifest.numeric, *manifest.attributes} - {*FEATURE_NAMES}:
+        raise InputError(f"Model '{manifest.name}' in {folder} names features that nobody serves; export it again.")
+    if not manifest.harm_bound:
+        raise InputError(f"Model '{manifest.name}' in {folder} has no harm_bound, so do-no-harm cannot be judged; export it again.")
+    return manifest
+
+
+def load_model(folder: Path, manifest: ModelManifest) -> bytes:
+    """The bytes of model.tflite. Raises InputError unless their sha256 is the manifest's."""
+    path = folder / "model.tflite"
+    try:
+        content = path.read_bytes()
+    except OSError as problem:
+        raise InputError(f"Model file {path} cannot be read ({problem.strerror}); export the model again.") from problem
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != manifest.sha256:
+        raise InputError(f"Model file {path} has sha256 {digest}, but its manifest says {manifest.sha256}; it was changed or damaged.")
+    return content
+
+
+def model_version(manifest: ModelManifest) -> str:
+    """Name and first digits of the file's hash: what the decision log calls the model."""
+    return f"{manifest.name}-{manifest.sha256[:12]}"

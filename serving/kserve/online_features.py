@@ -1,0 +1,79 @@
+"""Registry file and Redis URL -> a reader of one shopper's online features through Feast."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import feast
+from feast.repo_config import RegistryConfig, RepoConfig
+from redis.exceptions import RedisError
+
+from promolift.errors import InputError, UnavailableError
+
+PROJECT, SERVICE, ENTITY = "promolift", "shopper_features", "shopper_id"
+TIMEOUT_S = 0.25
+"""A slower Redis is treated as absent: the decision then uses defaults instead of missing its deadline."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A shopper's features by name as they are online (None: missing), and when they were true (seconds since 1970); None if unseen."""
+
+    values: Mapping[str, Any]
+    moment_s: float | None
+
+
+class OnlineFeatures:
+    """Reads the feature service of the registry. `version` is its features_hash tag."""
+
+    def __init__(self, registry: Path, redis_url: str) -> None:
+        if not registry.is_file():
+            raise UnavailableError(f"Feature registry {registry} does not exist; materialize the features first.")
+        self._store = feast.FeatureStore(config=_config(registry, redis_url))
+        try:
+            self._service = self._store.get_feature_service(SERVICE)
+        except feast.errors.FeatureServiceNotFoundException as problem:
+            raise InputError(f"Registry {registry} has no feature service '{SERVICE}'; materialize the features again.") from problem
+        self.version = str(self._service.tags.get("features_hash", "untagged"))
+        self._check(redis_url)
+
+    def read(self, shopper_id: str) -> Row:
+        """The shopper's row. Raises redis.RedisError when Redis does not answer in time."""
+        answer = self._store.get_online_features(features=self._service, entity_rows=[{ENTITY: shopper_id}])
+        columns = answer.to_dict(include_event_timestamps=True)
+        moments = [seconds[0] for name, seconds in columns.items() if name.endswith("__ts") and name != f"{ENTITY}__ts"]
+        values = {name: column[0] for name, column in columns.items() if not name.endswith("__ts") and name != ENTITY}
+        # Feast gives every feature of an unknown shopper the moment 0.
+        return Row(values, float(max(moments)) if any(moments) else None)
+
+    def _check(self, redis_url: str) -> None:
+        try:
+            self.read("")
+        except RedisError as problem:
+            raise UnavailableError(f"Redis at {redis_url} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL.") from problem
+
+
+def _config(registry: Path, redis_url: str) -> RepoConfig:
+    return RepoConfig(
+        project=PROJECT,
+        provider="local",
+        # The registry changes only with a deployment, so it is read once and never again on the request path.
+        registry=RegistryConfig(registry_type="file", path=str(registry.resolve()), cache_ttl_seconds=0),
+        online_store={"type": "redis", "connection_string": connection_string(redis_url)},
+        offline_store={"type": "file"},
+        entity_key_serialization_version=3,
+    )
+
+
+def connection_string(redis_url: str) -> str:
+    """Feast's own form of a Redis URL, with our timeouts. Raises InputError for anything but redis:// and rediss://."""
+    parts = urlsplit(redis_url)
+    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
+        raise InputError(f"'{redis_url}' is no Redis URL; write it as redis://host:6379/0.")
+    options = {
+        "db": parts.path.strip("/"), "username": parts.username, "password": parts.password,
+        "ssl": "true" if parts.scheme == "rediss" else None, "socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S,
+    }  # fmt: skip
+    return ",".join([f"{parts.hostname}:{parts.port or 6379}", *(f"{key}={value}" for key, value in options.items() if value)])

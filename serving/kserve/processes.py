@@ -1,0 +1,100 @@
+"""Commands -> child processes that are watched together and stopped together, last one first."""
+
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from promolift.errors import PromoliftError, UnavailableError
+
+STOP_S = 20.0
+READY_SIGNS = (" listens on ", " drains ")
+"""What the line holds by which each of our programs says that it is ready."""
+
+
+@dataclass
+class Child:
+    """One process: its name, its output's log file and, once it has said so, the line that it is ready."""
+
+    name: str
+    process: subprocess.Popen[str]
+    log: Path
+    ready: "queue.Queue[str]" = field(default_factory=queue.Queue)
+    copier: threading.Thread | None = None
+
+
+class Processes:
+    """Starts `python -m` programs in sessions of their own, so that an interrupt at the terminal reaches only us."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: list[Child] = []
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def start(self, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
+        """Start one program; its output goes to `<name>.log`, a line with one of READY_SIGNS says it is ready."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments], env=dict(environment), text=True, bufsize=1,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        child = Child(name, process, self._logs / f"{name}.log")
+        child.copier = threading.Thread(target=_copy, args=(child,), daemon=True)
+        child.copier.start()
+        self._children.append(child)
+        return child
+
+    def wait_ready(self, child: Child, deadline: float) -> str:
+        """The child's ready line. Raises its own sentence when it ends instead, UnavailableError after `deadline` (monotonic)."""
+        while time.monotonic() < deadline:
+            try:
+                return child.ready.get(timeout=0.05)
+            except queue.Empty:
+                if child.process.poll() is not None:
+                    raise _failure(child) from None
+        raise UnavailableError(f"{child.name} was not ready in time; its output is in {child.log}.")
+
+    def pids(self) -> dict[str, int]:
+        """Process ids by name."""
+        return {child.name: child.process.pid for child in self._children}
+
+    def watch(self, stopped: Callable[[float], bool]) -> None:
+        """Return when `stopped(seconds)` is true. Raises the sentence of a child that ends before."""
+        while not stopped(0.5):
+            for child in self._children:
+                if child.process.poll() is not None:
+                    raise _failure(child)
+
+    def stop(self) -> None:
+        """Terminate every child that still runs, the last one started first, and wait for each."""
+        for child in reversed(self._children):
+            child.process.terminate()
+            try:
+                child.process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+
+
+def _copy(child: Child) -> None:
+    with child.log.open("w", encoding="utf-8") as log:
+        for line in child.process.stdout or ():
+            log.write(line)
+            log.flush()
+            if any(sign in line for sign in READY_SIGNS):
+                child.ready.put(line.strip())
+
+
+def _failure(child: Child) -> PromoliftError:
+    """The error that a child's exit status and last line tell."""
+    if child.copier is not None:
+        child.copier.join(STOP_S)
+    lines = [line for line in child.log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    last = lines[-1] if lines else "it said nothing"
+    kinds = {kind.exit_status: kind for kind in PromoliftError.__subclasses__()}
+    kind = kinds.get(child.process.returncode, PromoliftError)
+    sentence = last.removeprefix(f"{kind.__name__}: ")
+    return kind(sentence if sentence != last else f"{child.name} ended with status {child.process.returncode}: {last}; see {child.log}.")
