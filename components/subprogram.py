@@ -12,7 +12,7 @@ from typing import Any
 from promolift.errors import ExpectationError, InputError, PromoliftError, UnavailableError
 
 BY_STATUS: dict[int, type[PromoliftError]] = {error.exit_status: error for error in (InputError, ExpectationError, UnavailableError)}
-NAMED = re.compile(rf"^(?:[\w.]*\.)?(?:{'|'.join(e.__name__ for e in (*BY_STATUS.values(), PromoliftError))}): (?P<sentence>.+)")
+NAMES = "|".join(error.__name__ for error in (*BY_STATUS.values(), PromoliftError))
 
 
 def run_program(room: str, arguments: list[str]) -> list[dict[str, Any]]:
@@ -28,15 +28,15 @@ def run_program(room: str, arguments: list[str]) -> list[dict[str, Any]]:
             lines.append(line.strip())
     if process.returncode:
         error = BY_STATUS.get(process.returncode, PromoliftError)
-        raise error(sentence_of(lines) or f"`{' '.join(command)}` ended with status {process.returncode} and said nothing.")
+        raise error(sentence_of(lines, room) or f"`{' '.join(command)}` ended with status {process.returncode} and said nothing.")
     return [record for record in map(_record, lines) if record is not None]
 
 
-def sentence_of(lines: list[str]) -> str:
-    """The last sentence of one of our errors; where there is none, the last line that says anything."""
-    named = [match["sentence"] for match in map(NAMED.match, lines) if match]
-    said = [line for line in lines if line]
-    return (named or said or [""])[-1]
+def sentence_of(lines: list[str], program: str) -> str:
+    """What follows the last 'InputError: ' (or another of our errors) or 'program: '; without one, the last line that says anything."""
+    named = re.compile(rf"(?:{re.escape(program)}|(?:[\w.]+\.)?(?:{NAMES})): (?P<sentence>.+)")
+    sentences = [match["sentence"] for match in map(named.match, lines) if match]
+    return (sentences or [line for line in lines if line] or [""])[-1]
 
 
 def _record(line: str) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ def main() -> int:
         with contextlib.redirect_stdout(sys.stderr):  # Feast prints its progress
             result = materialize(args.lake, args.redis_url, args.registry)
     except PromoliftError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"feature_repo: {error}", file=sys.stderr)
         return error.exit_status
     print(json.dumps(result))
     return 0

@@ -1,0 +1,115 @@
+"""Every stage once: what it takes, what it gives, in which image; a body is one import and one call of a plain module.
+
+A table crosses as a URI below `root` (a folder, or s3a://bucket/prefix) with the Delta versions in the artifact's metadata; the
+launcher copies nothing of a scheme that it does not know. The image is named by its dependency group; pipelines.images adds the tag.
+KFP reads the signatures: plain `str`, `int` and `bool` only, and what a `dsl.If` asks is the one unnamed output of its task.
+"""
+# mypy: disable-error-code="untyped-decorator"
+# ruff: noqa: PLC0415, PLR0917 (a body travels alone, so its import is inside; KFP passes every argument by keyword)
+
+from functools import partial
+from typing import Any
+
+from kfp.dsl import Artifact, Dataset, Input, Model, Output, component
+
+IMAGE = "promolift/{group}:python3.11"
+
+
+def _stage(group: str) -> Any:
+    """Decorator: a component in the image of `group`, which installs nothing when it starts."""
+    return partial(component, base_image=IMAGE.format(group=group), install_kfp_package=False)
+
+
+@_stage("spark")
+def land_events(source: str, path: str, content: str, root: str, seed: int, landing: Output[Dataset]) -> bool:
+    """Raw source -> landing files, and the truth of a simulated experiment; says whether there is one. `content` names path's bytes."""
+    from components.land_events import land
+
+    landing.uri, landing.metadata["landed"] = f"{root}/lake/landing", land(source, path, f"{root}/lake", f"{root}/truth", seed)
+    return bool(landing.metadata["landed"]["has_truth"])
+
+
+@_stage("spark")
+def ingest_events(root: str, landing: Input[Dataset], silver: Output[Dataset]) -> None:
+    """Landing files -> bronze as received, silver deduplicated and conformed, quarantine."""
+    from components.run_spark import run
+
+    silver.uri, silver.metadata["written"] = f"{root}/lake/silver", run(["ingest_events"], f"{root}/lake")
+
+
+@_stage("spark")
+def build_examples(root: str, silver: Input[Dataset], gold: Output[Dataset]) -> None:
+    """Silver -> exposures, point-in-time features and examples with closed labels, in one Spark session."""
+    from components.run_spark import run
+
+    gold.uri, gold.metadata["written"] = f"{root}/lake/gold", run(["build_exposures", "build_features", "build_examples"], f"{root}/lake")
+
+
+@_stage("validate")
+def validate_data(root: str, layer: str, tables: Input[Dataset], docs: Output[Artifact]) -> None:
+    """A layer's tables -> data docs; fails when an expectation does."""
+    from components.validate_data import validate
+
+    docs.uri, docs.metadata["result"] = f"{root}/docs/{layer}", validate(f"{root}/lake", layer, f"{root}/docs/{layer}")
+
+
+@_stage("features")
+def materialize_features(root: str, redis_url: str, gold: Input[Dataset], registry: Output[Artifact]) -> None:
+    """Gold features -> the online store and Feast's registry."""
+    from components.materialize_features import materialize
+
+    registry.uri = f"{root}/registry.db"
+    registry.metadata["online"] = materialize(f"{root}/lake", redis_url, registry.uri)
+
+
+@_stage("train")
+def train_uplift(root: str, seed: int, epochs: int, gold: Input[Dataset], model: Output[Model]) -> None:
+    """Examples -> the Keras uplift model; 0 epochs: as many as it takes."""
+    from components.train_uplift import train
+
+    model.uri, model.metadata["trained"] = f"{root}/models/uplift_net", train(f"{root}/lake", f"{root}/models", seed, epochs or None)
+
+
+@_stage("train")
+def train_baselines(root: str, seed: int, gold: Input[Dataset], models: Output[Model]) -> None:
+    """Examples -> LightGBM T-learner and response model on the same split."""
+    from components.train_baselines import train
+
+    models.uri, models.metadata["trained"] = f"{root}/models/lightgbm", train(f"{root}/lake", f"{root}/models", seed)
+
+
+@_stage("train")
+def fetch_champion(root: str, mlflow_uri: str, model_name: str, uplift: Input[Model], baselines: Input[Model]) -> str:
+    """The registry's champion -> its folder, or empty when there is none but the candidates themselves."""
+    from components.fetch_champion import fetch
+
+    return fetch(f"{root}/models", mlflow_uri, model_name, f"{root}/champion")
+
+
+@_stage("train")
+def evaluate_uplift(
+    root: str, seed: int, champion: str, uplift: Input[Model], baselines: Input[Model], evaluation: Output[Artifact]
+) -> bool:
+    """Candidates and test examples -> metrics, curves and the verdict; true when the gate lets the chosen one pass."""
+    from components.evaluate_uplift import evaluate
+
+    evaluation.uri = f"{root}/evaluation"
+    return evaluate(f"{root}/lake", f"{root}/models", champion, evaluation.uri, seed)
+
+
+@_stage("train")
+def register_model(root: str, mlflow_uri: str, model_name: str, evaluation: Input[Artifact], version: Output[Model]) -> None:
+    """The chosen candidate -> a version in the registry with aliases, tags and its evidence."""
+    from components.register_model import register
+
+    version.uri = f"{root}/evaluation/verdict.json"
+    version.metadata["version"] = register(f"{root}/models", evaluation.uri, f"{root}/lake", mlflow_uri, model_name)
+
+
+@_stage("train")
+def measure_truth(root: str, landing: Input[Dataset], evaluation: Input[Artifact], report: Output[Artifact]) -> None:
+    """Known uplift of a simulated experiment -> how near the models came; nothing that trains or judges reads it."""
+    from components.measure_truth import measure
+
+    report.uri = f"{root}/measured_truth"
+    report.metadata["measured"] = measure(f"{root}/truth", f"{root}/lake", f"{root}/models", report.uri)

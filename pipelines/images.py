@@ -1,0 +1,121 @@
+"""Dependency group -> its image's tag: a hash of the locked pins, and of the source that the image runs.
+
+Both caches of KFP (local and server) look at the image's name only, so what changes a result must change the name. Committed pipelines
+carry the pins' hash alone, which changes with uv.lock; `with_sources` adds the source's hash when a pipeline is run or submitted.
+"""
+
+import ast
+import hashlib
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from packaging.markers import Marker
+
+from components.interfaces import IMAGE
+
+ROOT = Path(__file__).resolve().parent.parent
+ENTRIES: dict[str, tuple[str, ...]] = {
+    "spark": ("components.land_events", "components.run_spark", "spark_jobs"),
+    "validate": ("components.validate_data",),
+    "features": ("components.materialize_features", "feature_repo"),
+    "train": (
+        "components.train_uplift", "components.train_baselines", "components.evaluate_uplift", "components.measure_truth",
+        "components.register_model", "components.fetch_champion",
+    ),
+}  # fmt: skip
+"""Modules that an image's stages start with; of a package, every file. What they import is found from there."""
+LENGTH = 12
+
+
+def with_pins(pipeline: str) -> str:
+    """Pipeline YAML with each image tagged by its locked pins."""
+    return _tagged(pipeline, pins_hash)
+
+
+def with_sources(pipeline: str) -> str:
+    """Pipeline YAML with each image tagged by its locked pins and its source."""
+    return _tagged(pipeline, lambda group: f"{pins_hash(group)}-{source_hash(group)}")
+
+
+def _tagged(pipeline: str, tag: Any) -> str:
+    for group in ENTRIES:
+        name = IMAGE.format(group=group)
+        pipeline = pipeline.replace(f"image: {name}\n", f"image: {name}-{tag(group)}\n")
+    return pipeline
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+
+@cache
+def pins_hash(group: str) -> str:
+    """Hash of every 'name==version' that uv.lock installs for `group`. Raises KeyError for a group that the lock does not have."""
+    packages = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    own = next(p for p in packages if p["name"] == "promolift")
+    environment = {"extra": f"group-9-promolift-{group}"}
+    todo = [d for d in (*own["dependencies"], *own["dev-dependencies"][group]) if _applies(d, environment)]
+    seen: set[tuple[str, str]] = set()
+    while todo:
+        wanted = todo.pop()
+        for package in _matching(packages, wanted):
+            key = (f"{package['name']}=={package['version']}", ",".join(wanted.get("extra", ())))
+            if key not in seen:
+                seen.add(key)
+                extras = (d for e in wanted.get("extra", ()) for d in package.get("optional-dependencies", {}).get(e, ()))
+                todo += [d for d in (*package.get("dependencies", ()), *extras) if _applies(d, environment)]
+    return _short("\n".join(sorted({pin for pin, _ in seen})))
+
+
+def _applies(dependency: dict[str, Any], environment: dict[str, str]) -> bool:
+    return "marker" not in dependency or Marker(dependency["marker"]).evaluate(environment)
+
+
+def _matching(packages: list[dict[str, Any]], wanted: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    return (p for p in packages if p["name"] == wanted["name"] and wanted.get("version", p.get("version")) == p.get("version"))
+
+
+@cache
+def source_hash(group: str) -> str:
+    """Hash of the files of this repository that the group's stages import, directly or not."""
+    files = sorted(source_files(group))
+    return _short("\n".join(f"{f.relative_to(ROOT)} {hashlib.sha256(f.read_bytes()).hexdigest()}" for f in files))
+
+
+def source_files(group: str) -> set[Path]:
+    """Every file of this repository that the group's stages import; of a package named as an entry, data files too."""
+    found: set[Path] = set()
+    todo = [f for entry in ENTRIES[group] for f in _entry_files(entry)]
+    while todo:
+        file = todo.pop()
+        if file not in found:
+            found.add(file)
+            todo += [] if file.suffix != ".py" else [f for name in _imports(file) for f in _module_files(name)]
+    return found
+
+
+def _entry_files(entry: str) -> list[Path]:
+    folder = ROOT / entry.replace(".", "/")
+    if folder.is_dir():
+        return [f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]
+    return _module_files(entry)
+
+
+def _imports(file: Path) -> Iterator[str]:
+    """Dotted names that a module imports anywhere in its text; of `from a import b` both a and a.b, since b may be a module."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _module_files(name: str) -> list[Path]:
+    """The module's file and the __init__.py of each package above it; none for a module that is not ours."""
+    parts = name.split(".")
+    paths = [base / Path(*parts[:n]) for base in (ROOT, ROOT / "src") for n in range(1, len(parts) + 1)]
+    return [f for path in paths for f in (path / "__init__.py", path.with_suffix(".py")) if f.is_file()]

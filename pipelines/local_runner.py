@@ -1,0 +1,175 @@
+"""Pipeline YAML and arguments -> the same tasks as processes of this machine: one printed line a task, everything else in a log.
+
+KFP's own local runner does the work (SubprocessRunner). Added: readable progress, a cache that cannot be stale, the failing stage's
+own sentence, and nothing left in the temporary folder.
+"""
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kfp import components, local
+from kfp.local import cache
+
+from components.subprogram import sentence_of
+from pipelines.task_cache import TaskCache
+from promolift import errors
+from promolift.errors import PromoliftError
+
+# What KFP 2.17 writes as it runs; the tests run pipelines and would notice other words.
+STARTED = re.compile(r"Executing task \S*?'([\w-]+)'")
+ENDED = re.compile(r"Task \S*?'([\w-]+)'\S* finished with status \S*?(SUCCESS|FAILURE)")
+REUSED = re.compile(r"Task ([\w-]+) cache hit")
+LOGGED = re.compile(r"\d\d:\d\d:\d\d\.\d{3} - [A-Z]+ - ")
+OURS = re.compile(r"(?:promolift\.errors\.)?(InputError|ExpectationError|UnavailableError|PromoliftError): ")
+
+
+@dataclass
+class Task:
+    """One task of a run: `seconds` it took (None while it runs), whether its earlier result was reused, what it wrote."""
+
+    name: str
+    seconds: float | None = None
+    reused: bool = False
+    outputs: dict[str, Any] = field(default_factory=dict)
+
+
+class Progress(io.TextIOBase):
+    """Takes what KFP and the stages write: all of it goes to a log, and each task gives one line on `screen`."""
+
+    def __init__(self, log: Path, screen: Any, names: dict[str, str]) -> None:
+        self.log, self.screen, self.names = log.open("w", encoding="utf-8"), screen, names
+        self.tasks: dict[str, Task] = {}
+        self.failed = ""
+        self._lines: list[str] = []
+        self._part, self._began = "", 0.0
+
+    def write(self, text: str) -> int:
+        """Log the text and read its complete lines."""
+        self.log.write(text)
+        self.log.flush()
+        *lines, self._part = (self._part + text).split("\n")
+        for line in lines:
+            self._read(line)
+        return len(text)
+
+    def _read(self, line: str) -> None:
+        if not LOGGED.match(line):
+            if not self.failed:
+                self._lines.append(line.strip())
+        elif found := STARTED.search(line):
+            self._start(found[1])
+        elif found := ENDED.search(line):
+            self._end(found[1], failed=found[2] == "FAILURE")
+        elif found := REUSED.search(line):
+            self.tasks[found[1]] = Task(self.names[found[1]], 0.0, reused=True)
+            self._say(f"  {self.names[found[1]]:<22} unchanged\n")
+
+    def _start(self, task: str) -> None:
+        self.tasks[task], self._began = Task(self.names[task]), time.perf_counter()
+        if not self.failed:
+            self._lines = []
+        self._say(f"  {self.names[task]:<22} ")
+
+    def _end(self, task: str, *, failed: bool) -> None:
+        self.tasks[task].seconds = time.perf_counter() - self._began
+        self._say(f"{self.tasks[task].seconds:6.1f} s{'  failed' if failed else ''}\n")
+        if failed:
+            self.failed = self.failed or self.names[task]
+
+    def _say(self, text: str) -> None:
+        self.screen.write(text)
+        self.screen.flush()
+
+    def failure(self, cause: BaseException) -> PromoliftError:
+        """The error of the stage that failed first, with its own class and sentence; for any other failure, its last line and the log."""
+        ours = [found[1] for found in map(OURS.match, self._lines) if found]
+        if ours:
+            kind: type[PromoliftError] = getattr(errors, ours[-1])
+            return kind(sentence_of(self._lines, ours[-1]))
+        said = sentence_of(self._lines, self.failed) if self.failed else str(cause)
+        return PromoliftError(f"{self.failed or 'The pipeline'} failed: {said}. Everything it printed is in {self.log.name}.")
+
+
+def for_this_machine(spec: dict[str, Any]) -> dict[str, Any]:
+    """The pipeline without what only a cluster does: resources, names to show, and retries, which would repeat a refused input."""
+    local_spec = copy.deepcopy(spec)
+    for executor in local_spec["deploymentSpec"]["executors"].values():
+        executor["container"].pop("resources", None)
+    for dag in _dags(local_spec):
+        for name, task in dag["tasks"].items():
+            task.pop("retryPolicy", None)
+            task["taskInfo"]["name"] = name
+    return local_spec
+
+
+def _dags(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield spec["root"]["dag"]
+    yield from (c["dag"] for c in spec["components"].values() if "dag" in c)
+
+
+def _names(spec: dict[str, Any]) -> dict[str, str]:
+    """Shown name of each task by the name under which KFP logs it."""
+    tasks = [t for dag in _dags(spec) for t in dag["tasks"].values()]
+    return {t["componentRef"]["name"].removeprefix("comp-"): t["taskInfo"]["name"] for t in tasks}
+
+
+def run_pipeline(pipeline: str, arguments: dict[str, Any], work: Path, log: Path, screen: Any) -> dict[str, Task]:
+    """Run the YAML `pipeline`; its scratch and cache lie in `work`. Returns the tasks by shown name, in the order they ran.
+
+    Raises the failing stage's own error (InputError, ExpectationError, UnavailableError, else PromoliftError).
+    """
+    spec: dict[str, Any] = next(iter(yaml.safe_load_all(pipeline)))
+    with Progress(log, screen, _names(spec)) as progress:
+        try:
+            with _session(work, progress):
+                components.load_component_from_text(yaml.safe_dump(for_this_machine(spec)))(**arguments)
+                made = cache.get_local_cache()
+        except RuntimeError as error:
+            raise progress.failure(error) from None
+        finally:
+            progress.log.close()
+    return _with_outputs(progress.tasks, made)
+
+
+def _with_outputs(tasks: dict[str, Task], made: Any) -> dict[str, Task]:
+    for name, outputs in made.outputs.items():
+        tasks[name].outputs = outputs
+    return {task.name: task for task in tasks.values()}
+
+
+@contextlib.contextmanager
+def _session(work: Path, progress: Progress) -> Iterator[None]:
+    """KFP's local runner with our cache and log, and the temporary files of its tasks below `work`, removed at the end."""
+    scratch = work / "tmp"
+    for earlier in (scratch, work / "tasks"):
+        shutil.rmtree(earlier, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    handler, root = logging.StreamHandler(progress), logging.getLogger()
+    handler.setFormatter(logging.Formatter("00:00:00.000 - %(levelname)s - %(message)s"))
+    before, level = os.environ.get("TMPDIR"), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    os.environ["TMPDIR"] = str(scratch)
+    try:
+        with contextlib.redirect_stdout(progress), TaskCache.installed():
+            local.init(
+                local.SubprocessRunner(use_venv=False), pipeline_root=str(work / "tasks"), workspace_root=str(work / "workspace"),
+                enable_caching=True, cache_root=str(work / "cache"),
+            )  # fmt: skip
+            yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        os.environ.pop("TMPDIR") if before is None else os.environ.update(TMPDIR=before)
+        shutil.rmtree(scratch, ignore_errors=True)

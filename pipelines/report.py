@@ -1,0 +1,77 @@
+"""summary.json and the evaluation -> report.html: one file that needs no other, to be read in five minutes."""
+
+import base64
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).with_name("templates")
+FIGURES = {
+    "curves.png": "Gain over giving the same share of shoppers a promo at random, by share of shoppers, with clustered 95 % bands",
+    "spend.png": "Measured value against measured spend per decision as the price of a cent of budget falls",
+}
+WIDTH = 420.0
+"""Pixels between the ends of an interval plot's axis."""
+
+
+def write_report(folder: Path, summary: dict[str, Any]) -> Path:
+    """Write DIR/report.html from `summary` and DIR/evaluation; returns its path."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": number, "count": lambda value: f"{int(value):,}", "percent": percent}
+    measured = json.loads((folder / "evaluation" / "metrics.json").read_text(encoding="utf-8")) if summary["gate"] else {}
+    text = environment.get_template("report.html.j2").render(
+        summary=summary, measured=measured, figures=_figures(folder / "evaluation"), forest=forest(measured),
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), longest=max(_tasks(summary).values(), default=1.0) or 1.0,
+        tasks=_tasks(summary),
+    )  # fmt: skip
+    path = folder / "report.html"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _tasks(summary: dict[str, Any]) -> dict[str, float]:
+    return {name: seconds for name, seconds in summary["seconds"].items() if name != "total"}
+
+
+def number(value: Any) -> str:
+    """A figure for reading: three significant digits below 100, whole numbers with commas above 1,000; a dash for none."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a whole percentage with one digit."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def _figures(evaluation: Path) -> list[dict[str, str]]:
+    found = [(evaluation / name, text) for name, text in FIGURES.items() if (evaluation / name).exists()]
+    return [{"data": base64.b64encode(path.read_bytes()).decode(), "text": text} for path, text in found]
+
+
+def forest(measured: dict[str, Any]) -> dict[str, Any] | None:
+    """Places (pixels) of the chosen model's paired differences to every other policy on one axis through zero; None without any."""
+    rows = measured.get("policies", {}).get("chosen_less_other", {})
+    known = {name: r for name, r in rows.items() if None not in (r["value"], *r["interval"])}
+    if not known:
+        return None
+    low = min(0.0, *(r["interval"][0] for r in known.values()))
+    high = max(0.0, *(r["interval"][1] for r in known.values()))
+
+    def place(value: float) -> float:
+        return round(float(WIDTH * (value - low) / ((high - low) or 1.0)), 1)
+
+    bars = [
+        {"name": name, "record": r, "from": place(r["interval"][0]), "to": place(r["interval"][1]), "at": place(r["value"])}
+        for name, r in known.items()
+    ]
+    return {"zero": place(0.0), "width": WIDTH, "bars": bars}

@@ -1,0 +1,150 @@
+"""`python -m pipelines.run PIPELINE --source S`: run a pipeline on this machine; `compile` rewrites what is committed for a cluster."""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.compiled import check_all, compiled, write_all
+from pipelines.images import ROOT, with_sources
+from pipelines.local_runner import Task, run_pipeline
+from pipelines.report import write_report
+from pipelines.run_folder import Origin, check_java, content_of, opened
+from pipelines.summary import summarise
+from promolift.contracts.artifacts import write_json
+from promolift.errors import InputError, PromoliftError
+from promolift.settings import Settings
+
+EXAMPLES = """examples:
+  python -m pipelines.run training --source complete_journey --out build/demo
+  python -m pipelines.run training --source hillstrom --path hillstrom_no_indices.csv.gz --out build/hillstrom
+  python -m pipelines.run training --source complete_journey --out build/quick --epochs 2
+  python -m pipelines.run dataset --source complete_journey --out build/data
+  python -m pipelines.run compile --check
+
+A second run in the same folder reuses every task whose input and code are unchanged. DIR/report.html shows the run,
+DIR/summary.json holds the same for programs, DIR/pipeline.log has everything that the stages printed.
+exit status: 0 done (a refused model too), 2 wrong input, 3 an expectation failed, 4 something needed cannot be had, 1 otherwise."""
+
+
+def sources() -> tuple[str, ...]:
+    """Names of the sources: one adapter module each."""
+    return tuple(sorted(p.stem for p in (ROOT / "components" / "sources").glob("[!_]*.py")))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m pipelines.run", description="Run a pipeline on this machine, or compile the pipelines for a cluster.",
+        epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = top.add_subparsers(dest="command", required=True, metavar="{training,dataset,compile}")
+    training = _pipeline(commands, "training", "data set, models, gate and registration; ends with a report")
+    training.add_argument("--epochs", type=int, default=0, help="at most so many epochs of the network (default: as many as it takes)")
+    _pipeline(commands, "dataset", "only the validated data set and the features online")
+    compiling = commands.add_parser("compile", help="rewrite pipelines/compiled/*.yaml")
+    compiling.add_argument("--check", action="store_true", help="write nothing; fail when a committed file is stale")
+    return top
+
+
+def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=f"{name}: {text}.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--on", choices=["local"], default="local", help="where the tasks run: processes of this machine")
+    made.add_argument("--source", required=True, help=f"which data: {', '.join(sources())}")
+    made.add_argument("--path", default="", help="the source's file or folder (default: the source fetches its own data)")
+    made.add_argument("--out", type=Path, default=Path("build/run"), metavar="DIR", help="run folder (default: build/run)")
+    made.add_argument("--seed", type=int, default=1, help="seed of simulation, split and training (default: 1)")
+    made.add_argument("--fresh", action="store_true", help="first delete what earlier runs wrote into DIR")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; a failure prints its sentence as the last line and gives the status of its class."""
+    options = parser().parse_args(arguments)
+    try:
+        if options.command == "compile":
+            return _compile(check=options.check)
+        run_local(options.command, options)
+    except PromoliftError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("\nStopped; the same command goes on after the last finished task.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _compile(*, check: bool) -> int:
+    if check:
+        check_all()
+        return 0
+    print(*(path.relative_to(ROOT) for path in write_all()), sep="\n")
+    return 0
+
+
+def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Check the input and this machine, run the pipeline in its folder, write report and summary, and return the summary."""
+    if options.source not in sources():
+        raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(sources())}.")
+    if getattr(options, "epochs", 0) < 0:
+        raise InputError(f"--epochs is {options.epochs} but must be 1 or more, or 0 for as many as it takes.")
+    origin = Origin(options.source, content_of(options.path), options.seed)
+    check_java()
+    with opened(options.out, origin, fresh=options.fresh) as folder:
+        return _run(pipeline, options, origin, folder)
+
+
+def _run(pipeline: str, options: argparse.Namespace, origin: Origin, folder: Path) -> dict[str, Any]:
+    began = time.perf_counter()
+    print(f"{pipeline} of {options.source} in {folder}", flush=True)
+    path = str(Path(options.path).resolve()) if options.path else ""
+    arguments = {
+        "source": origin.source, "content": origin.content, "seed": origin.seed, "path": path, "root": str(folder),
+        "redis_url": Settings().redis_url,
+    }  # fmt: skip
+    if pipeline == "training":
+        settings = Settings()
+        uri = settings.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
+        arguments |= {"epochs": options.epochs, "mlflow_uri": uri, "model_name": settings.model_name}
+    os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
+    tasks = run_pipeline(with_sources(compiled(pipeline)), arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout)
+    summary = summarise(folder, tasks, time.perf_counter() - began)
+    write_json(folder / "summary.json", summary)
+    if pipeline == "training":
+        _finish(folder, summary, tasks, arguments)
+    return summary
+
+
+def _finish(folder: Path, summary: dict[str, Any], tasks: dict[str, Task], arguments: dict[str, Any]) -> None:
+    """Report, the champion's folder for serving, and the closing lines."""
+    report = write_report(folder, summary)
+    registry, gate = summary["registry"], summary["gate"]
+    if registry:
+        _serve_champion(folder, registry, arguments)
+    print(f"  {'total':<22} {summary['seconds']['total']:6.1f} s")
+    print(f"verdict: {gate['chosen'] or 'no candidate'} is {gate['verdict']}" + (f", version {registry['version']}" if registry else ""))
+    for reason in () if registry else gate["reasons"]:
+        print(f"  {reason}")
+    print(f"report: {report}")
+
+
+def _serve_champion(folder: Path, registry: dict[str, Any], arguments: dict[str, Any]) -> None:
+    """Put the registry's champion into DIR/serving_model: the registered candidate itself, or the earlier one that still reigns."""
+    champion = folder / "models" / registry["model"]
+    if "champion" not in registry["aliases"]:
+        from components.fetch_champion import fetch  # noqa: PLC0415 (takes seconds, and only a challenger needs it)
+
+        champion = Path(fetch(str(folder / "none"), arguments["mlflow_uri"], arguments["model_name"], str(folder / "champion")))
+    target = folder / "serving_model"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(champion, target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

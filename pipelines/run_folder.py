@@ -1,0 +1,105 @@
+"""The folder of a run: made, locked, and kept to one source and seed; what is missing on this machine is said before anything starts."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from promolift.contracts.artifacts import write_json
+from promolift.errors import InputError, UnavailableError
+
+MADE: tuple[str, ...] = (
+    "lake", "truth", "models", "evaluation", "measured_truth", "docs", "champion", "serving_model", "redis", "mlruns", ".kfp", "logs",
+    "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json",
+)  # fmt: skip
+"""Everything that runs write into their folder; `--fresh` deletes these and nothing else."""
+JAVA = 17
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run's lake was made from: silver only ever adds rows, so another source or seed needs another folder."""
+
+    source: str
+    content: str
+    seed: int
+
+
+def content_of(path: str) -> str:
+    """Hash of the file (or of every file below the folder) at `path`; empty for an empty path. Raises InputError if there is none."""
+    if not path:
+        return ""
+    place = Path(path)
+    if not place.exists():
+        raise InputError(f"There is no file or folder '{path}'; give --path the place of the source's data.")
+    digest = hashlib.sha256()
+    for file in sorted(f for f in (place.rglob("*") if place.is_dir() else [place]) if f.is_file()):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def opened(folder: Path, origin: Origin, *, fresh: bool) -> Iterator[Path]:
+    """Make and lock `folder` for one run of `origin`, yield it resolved.
+
+    Raises UnavailableError when it cannot be written or another run holds it, InputError when it holds a run of another origin.
+    """
+    place = folder.resolve()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        lock = (place / ".lock").open("a+")
+    except OSError as error:
+        raise UnavailableError(f"The run folder {place} cannot be written ({error.strerror}); choose another with --out.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UnavailableError(f"Another run is at work in {place}; wait for it or choose another folder with --out.") from error
+        if fresh:
+            _empty(place)
+        _claim(place, origin)
+        yield place
+
+
+def _empty(folder: Path) -> None:
+    for name in MADE:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _claim(folder: Path, origin: Origin) -> None:
+    record = folder / "run.json"
+    built = record.exists() and (folder / "lake" / "silver").exists()
+    before = Origin(**json.loads(record.read_text(encoding="utf-8"))) if built else origin
+    if before != origin:
+        changed = " and ".join(
+            f"{name} '{old}' (now '{new}')"
+            for (name, old), new in zip(asdict(before).items(), asdict(origin).values(), strict=True)
+            if old != new
+        )
+        raise InputError(f"The folder {folder} holds a run of {changed}; add --fresh to replace it, or choose another with --out.")
+    write_json(record, origin)
+
+
+def check_java() -> None:
+    """Raise UnavailableError when there is no Java of at least version 17, which Spark needs."""
+    home = os.environ.get("JAVA_HOME")
+    program = shutil.which(f"{home}/bin/java" if home else "java")
+    where = f"JAVA_HOME is '{home}'" if home else "there is no `java` on the PATH"
+    if program is None:
+        raise UnavailableError(f"Spark needs Java {JAVA} or newer and {where}; run `make setup` or install one (openjdk-17-jre-headless).")
+    said = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', said)
+    if found is None or int(found[1]) < JAVA:
+        raise UnavailableError(f"Spark needs Java {JAVA} or newer; {program} is version {found[1] if found else 'unknown'}.")
