@@ -1,0 +1,37 @@
+"""Batches of gold/examples -> a tf.data pipeline: shuffled within a buffer, the same for the same seed and epoch, prefetched."""
+
+from typing import Any
+
+from components.examples_input import Examples, Vocabularies, batches
+from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES
+
+LABELS = 3
+
+
+def batch_specs(arms: int) -> dict[str, Any]:
+    """Signature of one training batch of B rows; `propensities` are in the order of SourceCard.arms."""
+    import tensorflow as tf  # noqa: PLC0415 (takes seconds)
+
+    return {
+        "numeric": tf.TensorSpec([None, len(NUMERIC_NAMES)], tf.float32),
+        "attributes": tf.TensorSpec([None, len(ATTRIBUTE_NAMES)], tf.int32),
+        "arm": tf.TensorSpec([None], tf.int32),
+        "propensities": tf.TensorSpec([None, arms], tf.float32),
+        "labels": tf.TensorSpec([None, LABELS], tf.float32),
+    }
+
+
+def dataset(examples: Examples, vocabulary: Vocabularies, split: str, rows: int, shuffle: tuple[int, int] | None = None) -> Any:
+    """Batches of `rows` rows of one split; `shuffle` is (buffer rows, seed)."""
+    import tensorflow as tf  # noqa: PLC0415 (takes seconds)
+
+    specs = batch_specs(len(examples.card.arms))
+
+    def read() -> Any:
+        for batch in batches(examples, vocabulary, split):
+            yield {name: getattr(batch, name) for name in specs}
+
+    data = tf.data.Dataset.from_generator(read, output_signature=specs).unbatch()
+    if shuffle:
+        data = data.shuffle(shuffle[0], seed=shuffle[1], reshuffle_each_iteration=False)
+    return data.batch(rows).prefetch(2)

@@ -1,0 +1,178 @@
+"""gold/examples -> models/uplift_net: trains the Keras model epoch by epoch, keeps a checkpoint of each, and resumes after a kill.
+
+A GPU, when there is one, trains with bfloat16 where it has it; otherwise everything is float32 on the CPU.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from components.examples_input import Batch, Examples, Vocabularies, open_examples, vocabularies
+from components.export_model import Candidate, Scores, export
+from components.train_input import dataset
+from components.uplift_model import LOSSES, NetConfig, NetSpec, load_layers
+from promolift.contracts.features import features_hash
+from promolift.errors import InputError
+
+NAME = "uplift_net"
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """Where training stands; saved beside each checkpoint. `history`: one dict of losses an epoch."""
+
+    history: list[dict[str, float]]
+
+    @property
+    def best(self) -> int:
+        """Epoch (from 1) with the least validation loss; 0 before the first."""
+        losses = [row["validation"] for row in self.history]
+        return 1 + losses.index(min(losses)) if losses else 0
+
+    def finished(self, config: NetConfig) -> bool:
+        """All epochs done, or none better for `patience` epochs."""
+        return len(self.history) >= config.epochs or len(self.history) - self.best >= config.patience
+
+
+def train(lake: str, out: str, seed: int, epochs: int | None = None) -> dict[str, Any]:
+    """Train, export and describe the network. Returns rows, seconds, device, epochs and what was written.
+
+    `epochs` limits the epochs. Raises InputError on examples that cannot be used.
+    """
+    start = time.perf_counter()
+    if epochs is not None and epochs < 1:
+        raise InputError(f"epochs is {epochs} but must be at least 1; leave it out for the default.")
+    examples = open_examples(Path(lake))
+    vocabulary = vocabularies(examples)
+    config = NetConfig() if epochs is None else NetConfig(epochs=epochs)
+    device = prepare_device(seed)
+    spec = NetSpec(examples.card, tuple(len(values) for values in vocabulary.values()), config)
+    training = Training(examples, vocabulary, spec, seed, Path(out) / "checkpoints" / NAME)
+    progress = training.run()
+    written = export(candidate_of(training.model, seed), examples, vocabulary, Path(out))
+    shutil.rmtree(training.folder)
+    return {
+        "device": device, "rows": training.rows, "epochs": len(progress.history), "best_epoch": progress.best,
+        "history": progress.history, NAME: written, "seconds": round(time.perf_counter() - start, 2),
+    }  # fmt: skip
+
+
+def prepare_device(seed: int) -> str:
+    """Seeds everything, makes operations deterministic, and chooses the number format. Returns the device in words."""
+    load_layers()
+    import tensorflow as tf  # noqa: PLC0415 (after Keras 2 was chosen)
+
+    tf.keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    # float16 would need loss scaling, which tfrs.Model does not do; bfloat16 has float32's range and Ampere or newer has it
+    mixed = details.get("compute_capability", (0, 0)) >= (8, 0)
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16" if mixed else "float32")
+    return f"GPU {details.get('device_name', '')}, {'mixed bfloat16' if mixed else 'float32'}" if gpus else "CPU, float32"
+
+
+class Training:
+    """The loop over epochs of one model on one version of the examples; `folder` holds the checkpoints."""
+
+    def __init__(self, examples: Examples, vocabulary: Vocabularies, spec: NetSpec, seed: int, folder: Path) -> None:
+        import tensorflow as tf  # noqa: PLC0415 (takes seconds)
+
+        self.examples, self.vocabulary, self.config, self.seed, self.folder = examples, vocabulary, spec.config, seed, folder
+        self.model, self.rows = _built(spec, examples, vocabulary)
+        self._start_fresh_unless(_fingerprint(examples, spec, seed))
+        checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
+        # the best epoch is at most `patience` epochs old, so it is always among the kept ones
+        self.manager = tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=spec.config.patience + 1)
+        self.checkpoint = checkpoint
+
+    def _start_fresh_unless(self, fingerprint: str) -> None:
+        """Checkpoints of other data, seed or settings are dropped."""
+        mark = self.folder / "fingerprint"
+        if not (mark.exists() and mark.read_text(encoding="utf-8") == fingerprint):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            mark.write_text(fingerprint, encoding="utf-8")
+
+    def run(self, after_epoch: Report = lambda row: None) -> Progress:
+        """Train until finished and load the best epoch's weights. `after_epoch` is called with the epoch's row once it is saved."""
+        progress = self._resume()
+        validation = dataset(self.examples, self.vocabulary, "validation", 8_192).cache()
+        while not progress.finished(self.config):
+            progress.history.append(self._epoch(len(progress.history) + 1, validation))
+            self._save(progress)
+            after_epoch(progress.history[-1])
+        self.checkpoint.restore(str(self.folder / f"ckpt-{progress.best}")).expect_partial()
+        return progress
+
+    def _resume(self) -> Progress:
+        saved = self.folder / "progress.json"
+        if not (self.manager.latest_checkpoint and saved.exists()):
+            return Progress([])
+        progress = Progress(json.loads(saved.read_text(encoding="utf-8")))
+        self.checkpoint.restore(str(self.folder / f"ckpt-{len(progress.history)}"))
+        print(f"{NAME}: resumes after epoch {len(progress.history)}", flush=True)
+        return progress
+
+    def _epoch(self, number: int, validation: Any) -> dict[str, float]:
+        start = time.perf_counter()
+        shuffle = (self.config.shuffle_rows, self.seed * 1_000 + number)
+        batches = dataset(self.examples, self.vocabulary, "train", self.config.batch_rows, shuffle)
+        fitted = self.model.fit(batches, verbose=0).history
+        judged = self.model.evaluate(validation, verbose=0, return_dict=True)
+        row = {f"train_{name}": fitted[name][0] for name in LOSSES} | {name: judged[name] for name in LOSSES}
+        row |= {"validation": judged["stopping"], "seconds": time.perf_counter() - start}
+        losses = ", ".join(f"{name} {row['train_' + name]:.4f}/{row[name]:.4f}" for name in LOSSES)
+        print(f"{NAME}: epoch {number}/{self.config.epochs} (train/validation) {losses}, {row['seconds']:.1f} s", flush=True)
+        return {name: round(float(value), 6) for name, value in row.items()}
+
+    def _save(self, progress: Progress) -> None:
+        """The record follows the checkpoint by rename, so that after a kill between the two the epoch is only done again."""
+        self.manager.save(checkpoint_number=len(progress.history))
+        part = self.folder / "progress.part"
+        part.write_text(json.dumps(progress.history), encoding="utf-8")
+        part.replace(self.folder / "progress.json")
+
+
+def _fingerprint(examples: Examples, spec: NetSpec, seed: int) -> str:
+    parts = (str(examples.path), examples.version, features_hash(), examples.card, asdict(spec.config), seed)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _built(spec: NetSpec, examples: Examples, vocabulary: Vocabularies) -> tuple[Any, int]:
+    """The compiled model, its normalisation adapted to the train split, its variables created; and the rows of the split."""
+    import tensorflow as tf  # noqa: PLC0415 (takes seconds)
+
+    from components.uplift_net import UpliftNet  # noqa: PLC0415 (after load_layers)
+
+    model = UpliftNet(spec)
+    train = dataset(examples, vocabulary, "train", 8_192)
+    model.normalisation.adapt(train.map(lambda batch: model.logarithms(batch["numeric"])))
+    rows = sum(int(batch["arm"].shape[0]) for batch in train)
+    steps = -(-rows // spec.config.batch_rows) * spec.config.epochs
+    rate = tf.keras.optimizers.schedules.CosineDecay(spec.config.learning_rate, steps, alpha=0.02)
+    model.compile(optimizer=tf.keras.optimizers.AdamW(rate, weight_decay=spec.config.weight_decay, clipnorm=5.0))
+    model.score(tf.zeros([1, len(spec.logged)]), tf.zeros([1, len(spec.sizes)], tf.int32))
+    model.optimizer.build(model.trainable_variables)
+    return model, rows
+
+
+def candidate_of(model: Any, seed: int) -> Candidate:
+    """The trained model in the form that export takes."""
+    import tensorflow as tf  # noqa: PLC0415 (takes seconds)
+
+    graph = tf.function(model.score, reduce_retracing=True)
+
+    def score(batch: Batch) -> Scores:
+        found = graph(tf.constant(batch.numeric), tf.constant(batch.attributes))
+        return found["value"].numpy().astype("float64"), found["cost"].numpy().astype("float64")
+
+    owner = tf.Module()
+    owner.kept = list(model.variables)  # the variables alone: Keras would serialise every layer for nothing
+    return Candidate(NAME, model.score, score, owner, seed)
