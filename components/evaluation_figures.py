@@ -26,7 +26,7 @@ def draw_curves(document: dict[str, Any], path: Path) -> None:
 
 
 def draw_spend(document: dict[str, Any], path: Path) -> None:
-    """Measured value against measured spend, one line a model, the single promos as points, the budget as a vertical line."""
+    """Measured value against measured spend, one line a model, the single promos as points, the budget (where reached) a vertical line."""
     figure, axes = _figure()
     for name, model in document["models"].items():
         curve = model["spend_curve"]
@@ -34,7 +34,9 @@ def draw_spend(document: dict[str, Any], path: Path) -> None:
     for promo, point in document["single_promos"].items():
         axes.plot(point["spend"], point["value"], "k.", markersize=6)
         axes.annotate(promo, (point["spend"], point["value"]), fontsize=7, xytext=(3, 3), textcoords="offset points")
-    axes.axvline(document["budget_cents"], color="grey", linestyle=":", linewidth=1, label="budget")
+    reached = axes.get_xlim()[1]
+    if document["budget_cents"] <= reached:  # else the line alone would squeeze the curves
+        axes.axvline(document["budget_cents"], color="grey", linestyle=":", linewidth=1, label="budget")
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("spend, cents per decision")
     axes.set_ylabel(f"value over giving nothing, {document['unit']}")

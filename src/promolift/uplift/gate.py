@@ -30,8 +30,8 @@ class GateLimits:
     """Level of each one-sided test."""
     champion_margin: float = 0.10
     """Non-inferiority: the profit that may be lost against the champion, as a share of the champion's profit."""
-    baseline_margin: float = 0.50
-    """The same against the baselines, which only have to be matched: a wide margin, since they differ little from the model."""
+    baseline_margin: float = 0.25
+    """The same against the baselines: wider, since refusing a model takes a champion nowhere, yet far from a model that is worse."""
     sample_ratio_p: float = 0.001
     """Least p-value of the sample-ratio test."""
     slope: tuple[float, float] = (0.5, 1.5)
@@ -158,7 +158,7 @@ def _slope(name: str, model: Judged, limits: GateLimits) -> Check:
         status = "failed" if high < least else "cannot tell"
     elif high < least or low > most:
         status = "failed"
-    detail = f"A predicted cent of {name} is worth {_span(model.slope)} measured cents; tolerable is {least} to {most}."
+    detail = f"One predicted unit of effect of {name} is worth {_span(model.slope)} measured ones; tolerable is {least} to {most}."
     return Check("calibration_slope", status, model.slope.value, least if model.slope.value < 1 else most, detail)
 
 
@@ -174,7 +174,7 @@ def _segments(effects: Effects, limits: GateLimits) -> Check:
         return Check("no_harmed_segment", "cannot tell", None, limits.alpha, "No predeclared segment has 20 shoppers or more.")
     worst = effects.segments[0]
     harmed = worst.p_harm <= limits.alpha
-    verb = "loses money" if harmed else "shows the strongest sign of loss, which is within chance"
+    verb = "is harmed" if harmed else "shows the strongest sign of loss, which is within chance"
     detail = f"Of {len(effects.segments)} segments '{worst.name}' {verb}: {_span(worst.effect)} per decision (Holm p = {worst.p_harm:.3g})."
     return Check("no_harmed_segment", "failed" if harmed else "passed", worst.p_harm, limits.alpha, detail)
 
