@@ -13,7 +13,8 @@ def materialize(lake: str, redis_url: str, registry: str) -> dict[str, Any]:
     """Put each shopper's latest row online and register the views in the file `registry`.
 
     An empty `redis_url` starts a Redis of our own in `redis/` beside the lake and leaves its dump there. Returns {"shoppers",
-    "features", "as_of", "version"}, kept in the lake's lineage too. Raises InputError for a missing table, UnavailableError when Redis cannot be had.
+    "features", "as_of", "version"}, kept in the lake's lineage too. Raises InputError for a missing table, UnavailableError when
+    Redis cannot be had.
     """
     own = redis_server(Path(lake).parent / "redis")
     with nullcontext(redis_url) if redis_url else own as url:

@@ -9,11 +9,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from promolift.contracts.artifacts import CANDIDATES
+
 TEMPLATES = Path(__file__).with_name("templates")
 FIGURES = {
     "curves.png": "Gain over giving the same share of shoppers a promo at random, by share of shoppers, with clustered 95 % bands",
     "spend.png": "Measured value against measured spend per decision as the price of a cent of budget falls",
 }
+FIRST = ("value/", "spend/", "rate/", "calibration/")
+"""Order of the metrics: what the policy earns, what it spends, how well it orders shoppers, how true its sizes are."""
 WIDTH = 420.0
 """Pixels between the ends of an interval plot's axis."""
 
@@ -28,7 +32,7 @@ def write_report(folder: Path, summary: dict[str, Any]) -> Path:
     text = environment.get_template("report.html.j2").render(
         summary=summary, measured=measured, figures=_figures(folder / "evaluation"), forest=forest(measured),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), longest=max(_tasks(summary).values(), default=1.0) or 1.0,
-        tasks=_tasks(summary),
+        tasks=_tasks(summary), models=_ordered_models(measured), metrics=_ordered_metrics(measured),
     )  # fmt: skip
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8")
@@ -37,6 +41,18 @@ def write_report(folder: Path, summary: dict[str, Any]) -> Path:
 
 def _tasks(summary: dict[str, Any]) -> dict[str, float]:
     return {name: seconds for name, seconds in summary["seconds"].items() if name != "total"}
+
+
+def _ordered_models(measured: dict[str, Any]) -> dict[str, Any]:
+    """The candidates in their usual order, then any other model, such as the champion."""
+    found = measured.get("models", {})
+    return {name: found[name] for name in (*CANDIDATES, *found) if name in found}
+
+
+def _ordered_metrics(measured: dict[str, Any]) -> list[str]:
+    """Ids of the metrics that every model has."""
+    ids = next(iter(measured.get("models", {}).values()), {"metrics": {}})["metrics"]
+    return sorted(ids, key=lambda name: next((i for i, prefix in enumerate(FIRST) if name.startswith(prefix)), len(FIRST)))
 
 
 def number(value: Any) -> str:

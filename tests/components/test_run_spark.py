@@ -31,9 +31,7 @@ def test_records_are_returned_and_every_line_is_passed_on(room: str, capfd: pyte
 
 @pytest.mark.parametrize(("status", "error"), [(2, InputError), (3, ExpectationError), (4, UnavailableError), (1, PromoliftError)])
 @pytest.mark.parametrize("said", ["promolift.errors.InputError: Column 'x' is missing.", "some_room: Column 'x' is missing."])
-def test_the_programs_own_sentence_is_raised_by_the_class_of_its_status(
-    room: str, status: int, error: type[PromoliftError], said: str
-):
+def test_the_programs_own_sentence_is_raised_by_the_class_of_its_status(room: str, status: int, error: type[PromoliftError], said: str):
     noise = ["Traceback", said, "\tat java.lang.Thread", ""]
     with pytest.raises(error) as caught:
         run_program(room, [str(status), *noise])
