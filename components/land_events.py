@@ -1,0 +1,24 @@
+"""Raw source -> lake/landing/<table>/*.parquet and source.json; the truth of a simulated experiment goes outside the lake."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from promolift.errors import InputError
+
+SOURCES = ("complete_journey", "hillstrom")
+
+
+def land(source: str, path: str, lake: str, truth: str, seed: int) -> dict[str, Any]:
+    """Land one source and say how many rows each table got. Raises InputError; the old landing then stays as it was.
+
+    `path`: where the raw data lie, or "" for the source's own place. `truth`: folder outside the lake for the known uplift.
+    """
+    if source not in SOURCES:
+        raise InputError(f"Unknown source '{source}'; choose one of {', '.join(SOURCES)}.")
+    from components.sources import landing_tables  # noqa: PLC0415  pyarrow is in the image of this stage only
+
+    landed = import_module(f"components.sources.{source}").land(path, seed)
+    landing_tables.write(landed, Path(lake), Path(truth))
+    rows = {name: rows.num_rows for name, rows in landed.tables.items()}
+    return {"source": source, "has_truth": landed.card.has_truth, "rows": rows, "counts": dict(landed.counts)}
