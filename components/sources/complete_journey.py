@@ -34,8 +34,8 @@ CARD = SourceCard(
     name="complete_journey",
     real="shoppers, products, stores, baskets, prices, shelf discounts and times of Complete Journey (84.51); "
     "the purchases after a decision without effect are the shopper's real next purchases",
-    simulated="assignment of promos, their effects (extra trip, skipped week), redemptions and their cost, arrival delays, duplicate deliveries; "
-    "margin rates are assumed",
+    simulated="assignment of promos, their effects (extra trip, skipped week), redemptions and their cost, arrival delays, duplicate "
+    "deliveries; margin rates are assumed",
     objective="profit",
     binary_outcome="converted",
     budget_cents=50.0,
@@ -89,7 +89,8 @@ def _lines(transactions: pd.DataFrame, products: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({
         "household": lines.household_id, "store_id": lines.store_id.astype(str), "basket": lines.basket_id,
         "product_id": lines.product_id.astype(str), "quantity": lines.quantity,
-        "sales_cents": (lines.sales_value * 100).round().astype("int64"), "discount_cents": (lines.retail_disc * 100).round().astype("int64"),
+        "sales_cents": (lines.sales_value * 100).round().astype("int64"),
+        "discount_cents": (lines.retail_disc * 100).round().astype("int64"),
         "time": lines.transaction_timestamp.astype(MICROSECOND).astype("int64"),
         "code": codes.reindex(lines.product_id).fillna(-1).astype("int64").to_numpy(),
     })  # fmt: skip

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 from numpy.typing import NDArray
 
-from components.sources import Delivery, conform
+from components.sources.landing_tables import Landed, arrow_table
 from promolift.contracts.promos import Promo, SourceCard
+from promolift.contracts.tables import table
 from promolift.errors import InputError, UnavailableError
 
 URL = "https://hillstorm1.s3.us-east-2.amazonaws.com/hillstorm_no_indices.csv.gz"
@@ -93,6 +94,10 @@ def _arms(rows: pa.Table) -> NDArray[np.int64]:
     return np.array([SEGMENTS.index(s) for s in segments])
 
 
+def _landing(name: str, columns: dict[str, Any]) -> pa.Table:
+    return arrow_table(table("landing", name), columns)
+
+
 def _history(numbers: dict[str, Floats]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """(customer, department, cents) of the lines bought before the moment; the halves of an odd sum differ by a cent."""
     cents = np.floor(numbers["history"] * 100 + 0.5).astype(np.int64)
@@ -112,7 +117,7 @@ def _purchases(customers: pa.Array, numbers: dict[str, Floats]) -> pa.Table:
     time = np.concatenate([MOMENT - numbers["recency"][customer].astype(np.int64) * 30 * DAY, np.full(len(buyers), MOMENT + 2 * DAY)])
     basket = [f"{i}-{'history' if n < len(customer) else 'outcome'}" for n, i in enumerate(who)]
     products = [DEPARTMENTS[d] for d in what]
-    return conform("landing", "purchases", {
+    return _landing("purchases", {
         "event_id": [f"{b}-{p}" for b, p in zip(basket, products, strict=True)], "shopper_id": customers.take(pa.array(who)),
         "store_id": pa.array(["unknown"] * len(who)), "basket_id": basket, "product_id": products,
         "quantity": np.ones(len(who), np.int64), "sales_cents": np.concatenate([cents, spend]),
@@ -122,20 +127,20 @@ def _purchases(customers: pa.Array, numbers: dict[str, Floats]) -> pa.Table:
 
 def _decisions(customers: pa.Array, arms: NDArray[np.int64], visitors: NDArray[np.int64]) -> dict[str, pa.Table]:
     size = len(customers)
-    assignments = conform("landing", "assignments", {
+    assignments = _landing("assignments", {
         "exposure_id": customers, "shopper_id": customers, "moment": np.full(size, MOMENT), "bucket": ["uniform"] * size,
         "promo_id": pa.array(("no_promo", *(p.promo_id for p in PROMOS))).take(pa.array(arms)),
         "propensities": pa.array([[1 / 3] * 3] * size), "arrived_at": np.full(size, MOMENT),
     })  # fmt: skip
     who, time = customers.take(pa.array(visitors)), np.full(len(visitors), MOMENT + DAY)
-    visits = conform("landing", "visits", {"event_id": who, "shopper_id": who, "event_time": time, "arrived_at": time})
+    visits = _landing("visits", {"event_id": who, "shopper_id": who, "event_time": time, "arrived_at": time})
     return {"assignments": assignments, "visits": visits}
 
 
 def _shoppers(customers: pa.Array, rows: pa.Table, newbie: Floats) -> pa.Table:
     none = pa.nulls(len(customers), pa.string())
     columns: dict[str, Any] = {"shopper_id": customers, "age_band": none, "income_band": none, "household_size": none}
-    return conform("landing", "shoppers", {
+    return _landing("shoppers", {
         **columns, "area": rows["zip_code"], "channel": rows["channel"], "is_new": np.where(newbie == 1, "yes", "no"),
     })  # fmt: skip
 
@@ -144,13 +149,13 @@ def _card() -> SourceCard:
     return SourceCard(
         name="hillstrom",
         real="Customers, e-mails, visits and spend of Hillstrom's randomised trial (64,000 customers of a clothing shop).",
-        simulated="Only places on the time line: past spend recency x 30 days back, visits and spend one and two days after the e-mail "
-        "(the trial's window was two weeks). An e-mail is assumed to cost one cent.",
+        simulated="Only places on the time line: past spend recency x 30 days back, visits and spend one and two days after the "
+        "e-mail (the trial's window was two weeks). An e-mail is assumed to cost one cent.",
         objective="visited", binary_outcome="visited", budget_cents=0.5, as_of=AS_OF, promos=PROMOS, has_truth=False,
     )  # fmt: skip
 
 
-def read(path: str, seed: int) -> Delivery:
+def land(path: str, seed: int) -> Landed:
     """Hillstrom from the CSV(.gz) file `path`, or fetched by checksum when "". `seed` is not used: nothing is drawn."""
     rows = _rows(Path(path) if path else _fetch())
     numbers = {column: _numbers(rows, column) for column in _NUMBERS}
@@ -158,9 +163,5 @@ def read(path: str, seed: int) -> Delivery:
     tables = _decisions(customers, _arms(rows), np.flatnonzero(numbers["visit"] == 1))
     tables["purchases"] = _purchases(customers, numbers)
     tables["shoppers"] = _shoppers(customers, rows, numbers["newbie"])
-    tables["products"] = conform("landing", "products", {"product_id": DEPARTMENTS, "department": DEPARTMENTS})
-    nothing = {
-        n: np.zeros(0, np.int64) for n in ("exposure_id", "shopper_id", "promo_id", "event_id", "cost_cents", "event_time", "arrived_at")
-    }
-    tables["redemptions"] = conform("landing", "redemptions", nothing)
-    return Delivery(tables, _card())
+    tables["products"] = _landing("products", {"product_id": DEPARTMENTS, "department": DEPARTMENTS})
+    return Landed(_card(), tables)

@@ -1,0 +1,132 @@
+"""Landing files -> bronze (as received), silver (deduplicated, conformed) and quarantine: a bad row keeps its reason and is counted."""
+
+from collections import Counter
+from functools import reduce
+from itertools import groupby
+
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from promolift.contracts.artifacts import read_source_card
+from promolift.contracts.promos import CATEGORIES, SourceCard
+from promolift.contracts.tables import LANDING, QUARANTINE, Table, table
+from promolift.errors import InputError
+from spark_jobs.lake import Counters, Lake, conform, struct_type
+from spark_jobs.landing import Delivery, deliveries
+from spark_jobs.progress import say
+from spark_jobs.quality import with_reason
+
+Extra = tuple[tuple[Column, str], ...]
+
+
+def _ingested(lake: Lake, name: str) -> set[str]:
+    bronze = table("bronze", name)
+    return {row.delivery for row in lake.read(bronze).select("delivery").distinct().collect()} if lake.exists(bronze) else set()
+
+
+def _new(lake: Lake, name: str, files: list[Delivery]) -> list[Delivery]:
+    """Deliveries not in bronze yet. Raises InputError when a file that was ingested has other bytes now."""
+    known = _ingested(lake, name)
+    names = {d.split("@")[0] for d in known}
+    for file in files:
+        if file.name not in known and file.path.name in names:
+            raise InputError(
+                f"'{file.path}' changed since it was ingested; deliver new events as another file, or start a new lake (--fresh)."
+            )
+    return [f for f in files if f.name not in known]
+
+
+def _received(lake: Lake, files: list[Delivery]) -> DataFrame:
+    frames = [lake.spark.read.parquet(str(f.path)).withColumn("delivery", F.lit(f.name)) for f in files]
+    return conform(reduce(DataFrame.unionByName, frames), table("bronze", files[0].table.name))
+
+
+def _category() -> Column:
+    chosen = F.lit("other")
+    for category in CATEGORIES:
+        if category.departments:
+            chosen = F.when(F.col("department").isin(*category.departments), category.name).otherwise(chosen)
+    return chosen
+
+
+def _margin() -> Column:
+    rate = F.create_map(*(F.lit(x) for c in CATEGORIES for x in (c.name, c.margin_rate)))
+    return F.round(F.col("sales_cents") * rate[F.col("category")])
+
+
+def _conformed(lake: Lake, name: str, rows: DataFrame) -> tuple[DataFrame, Extra]:
+    """Add what silver has beyond landing, and the rules that need another table."""
+    if name == "products":
+        return rows.withColumn("category", _category()), ()
+    if name == "purchases":
+        products = lake.read(table("silver", "products")).select("product_id", "category")
+        known = rows.join(F.broadcast(products), on="product_id", how="left")
+        return known.withColumn("margin_cents", _margin()), ((F.col("category").isNull(), "product_id is not in products"),)
+    if name == "redemptions":
+        exposures = lake.read(table("silver", "assignments")).select("exposure_id", F.lit(True).alias("assigned"))
+        return rows.join(exposures, on="exposure_id", how="left"), ((F.col("assigned").isNull(), "exposure_id was never assigned"),)
+    return rows, ()
+
+
+def _marked(rows: DataFrame, silver: Table, card: SourceCard, extra: Extra) -> DataFrame:
+    """Good rows get their rank by arrival among rows of the same key: rank 1 is kept, later ones are duplicates.
+
+    Only keys that occur twice are sorted; nearly all occur once, and sorting them all would cost half of the ingestion.
+    """
+    judged = with_reason(rows, silver, card, extra)
+    good = judged.where(F.col("reason").isNull())
+    twice = good.groupBy(*silver.key).count().where("count > 1").drop("count").withColumn("again", F.lit(True)).persist()
+    marked = judged.join(F.broadcast(twice), on=list(silver.key), how="left")
+    order = ["arrived_at"] if "arrived_at" in silver.names else []
+    ranked = Window.partitionBy(*silver.key).orderBy(*order, "delivery")
+    again = marked.where("again and reason is null").withColumn("rank", F.row_number().over(ranked))
+    return marked.where("again is null or reason is not null").withColumn("rank", F.when(F.col("reason").isNull(), 1)).unionByName(again)
+
+
+def _refused(marked: DataFrame, landed: Table) -> DataFrame:
+    row = F.to_json(F.struct(*landed.names), {"ignoreNullFields": "false"})
+    identity = F.sha2(F.concat_ws("|", F.lit(landed.name), "delivery", "row"), 256)
+    bad = marked.where(F.col("reason").isNotNull()).withColumn("row", row).withColumn("table_name", F.lit(landed.name))
+    return conform(bad.withColumn("row_id", identity).dropDuplicates(["row_id"]), QUARANTINE)
+
+
+def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) -> Counters:
+    bronze, silver = table("bronze", landed.name), table("silver", landed.name)
+    received = _received(lake, files)
+    lake.append(bronze, received)
+    rows, extra = _conformed(lake, landed.name, received)
+    marked = _marked(rows, silver, card, extra)
+    before = lake.rows(silver) if lake.exists(silver) else 0
+    lake.insert_new(silver, conform(marked.where(F.col("rank") == 1), silver))
+    refused = {r["reason"]: int(r["count"]) for r in marked.where("reason is not null").groupBy("reason").count().collect()}
+    if refused or not lake.exists(QUARANTINE):
+        lake.insert_new(QUARANTINE, _refused(marked, landed))
+    lake.spark.catalog.clearCache()
+    kept, total = int(lake.writes[silver.path]["rows"]) - before, sum(f.rows for f in files)
+    bad = sum(refused.values())
+    return {"received": total, "kept": kept, "quarantined": bad, "duplicates": total - kept - bad, "reasons": refused}
+
+
+def run(lake: Lake) -> Counters:
+    """Ingest every delivery that bronze does not have; counters per table: received = kept + quarantined + duplicates."""
+    card = read_source_card(lake.root)
+    landed = {t.name: list(files) for t, files in groupby(deliveries(lake.root), key=lambda d: d.table)}
+    new = {t.name: _new(lake, t.name, landed.get(t.name, [])) for t in LANDING}
+    counters: Counters = {}
+    for landing in LANDING:
+        if new[landing.name]:
+            counters[landing.name] = _ingest(lake, landing, new[landing.name], card)
+            say("ingest_events", landing.name, counters[landing.name])
+        else:
+            _ensure(lake, landing)
+    totals: Counter[str] = Counter()
+    for table_counts in counters.values():
+        totals.update({k: table_counts[k] for k in ("received", "kept", "quarantined", "duplicates")})
+    return {"tables": counters, **totals}
+
+
+def _ensure(lake: Lake, landing: Table) -> None:
+    """Give a source without, say, visits its empty tables, so that no reader needs a special case."""
+    for target in (table("bronze", landing.name), table("silver", landing.name)):
+        if not lake.exists(target):
+            lake.append(target, lake.spark.createDataFrame([], struct_type(target)))

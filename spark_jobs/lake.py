@@ -1,0 +1,161 @@
+"""The lake's Delta tables for one job: contract -> StructType, reads and writes with the versions recorded for lineage."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from delta.tables import DeltaTable
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from promolift.contracts.artifacts import Lineage, write_json
+from promolift.contracts.tables import Dtype, Table
+from promolift.errors import InputError
+
+SPARK_TYPES: dict[Dtype, T.DataType] = {
+    "string": T.StringType(),
+    "int64": T.LongType(),
+    "float32": T.FloatType(),
+    "float64": T.DoubleType(),
+    "bool": T.BooleanType(),
+    "timestamp": T.TimestampType(),
+    "list<string>": T.ArrayType(T.StringType()),
+    "list<float64>": T.ArrayType(T.DoubleType()),
+}
+
+
+def struct_type(table: Table) -> T.StructType:
+    """Spark schema of a contract table."""
+    return T.StructType([T.StructField(c.name, SPARK_TYPES[c.dtype], c.nullable) for c in table.columns])
+
+
+def conform(frame: DataFrame, table: Table) -> DataFrame:
+    """Select exactly the contract's columns, in order and cast to its types: the last line of every `build`."""
+    return frame.select(*(F.col(c.name).cast(SPARK_TYPES[c.dtype]).alias(c.name) for c in table.columns))
+
+
+@dataclass
+class Lake:
+    """Tables below `root`; remembers what the running job read and wrote."""
+
+    spark: SparkSession
+    root: Path
+    reads: dict[str, int] = field(default_factory=dict)
+    writes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def location(self, table: Table) -> str:
+        """Absolute path of the table."""
+        return str((self.root / table.path).resolve())
+
+    def exists(self, table: Table) -> bool:
+        """Whether the table was ever written."""
+        return (self.root / table.path / "_delta_log").is_dir()
+
+    def version(self, table: Table) -> int:
+        """Latest Delta version: the highest commit in the table's log."""
+        return max(int(p.stem) for p in (self.root / table.path / "_delta_log").glob("*.json"))
+
+    def read(self, table: Table) -> DataFrame:
+        """The table at its latest version, which is recorded. Raises InputError when it was never written."""
+        if not self.exists(table):
+            raise InputError(f"Table '{table.path}' is not in the lake '{self.root}'; run the jobs before this one first.")
+        version = self.version(table)
+        self.reads[table.path] = version
+        return self.spark.read.format("delta").option("versionAsOf", version).load(self.location(table))
+
+    def overwrite(self, table: Table, frame: DataFrame) -> None:
+        """Replace all rows in one commit."""
+        frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(self.location(table))
+        self._wrote(table)
+
+    def append(self, table: Table, frame: DataFrame) -> None:
+        """Add rows in one commit."""
+        frame.write.format("delta").mode("append").save(self.location(table))
+        self._wrote(table)
+
+    def insert_new(self, table: Table, frame: DataFrame) -> None:
+        """Add the rows whose key is not there yet: an event keeps the form in which it first arrived."""
+        if not self.exists(table):
+            return self.append(table, frame)
+        self._merge(table, frame).whenNotMatchedInsertAll().execute()
+        return self._wrote(table)
+
+    def upsert(self, table: Table, frame: DataFrame) -> None:
+        """Insert new keys and update the rows that differ; rows that are the same are left alone."""
+        if not self.exists(table):
+            return self.append(table, frame)
+        differs = " or ".join(f"not (old.{name} <=> new.{name})" for name in table.names)
+        self._merge(table, frame).whenMatchedUpdateAll(condition=differs).whenNotMatchedInsertAll().execute()
+        return self._wrote(table)
+
+    def _merge(self, table: Table, frame: DataFrame) -> Any:
+        same = " and ".join(f"old.{name} = new.{name}" for name in table.key)
+        return DeltaTable.forPath(self.spark, self.location(table)).alias("old").merge(frame.alias("new"), same)
+
+    def rows(self, table: Table) -> int:
+        """Rows at the latest version, from the statistics in the table's log (no job is run)."""
+        added: dict[str, int] = {}
+        for commit in sorted((self.root / table.path / "_delta_log").glob("*.json")):
+            for action in map(json.loads, commit.read_text(encoding="utf-8").splitlines()):
+                if "add" in action:
+                    added[action["add"]["path"]] = json.loads(action["add"]["stats"])["numRecords"]
+                elif "remove" in action:
+                    added.pop(action["remove"]["path"], None)
+        return sum(added.values())
+
+    def _wrote(self, table: Table) -> None:
+        self.writes[table.path] = {"version": self.version(table), "rows": self.rows(table), "schema_hash": table.schema_hash}
+
+
+Counters = dict[str, Any]
+Job = Callable[[Lake], Counters]
+
+
+def _code_hash(job: str) -> str:
+    """Hash of the room's source: a changed job is run again although its inputs are the same."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(job.encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()[:16]
+
+
+def _previous(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _is_current(lake: Lake, record: dict[str, Any], fingerprint: str) -> bool:
+    """Whether every table that the job read or wrote still has the recorded version."""
+    if record.get("fingerprint") != fingerprint:
+        return False
+    versions = {**record["reads"], **{path: write["version"] for path, write in record["writes"].items()}}
+    log = {path: lake.root / path / "_delta_log" for path in versions}
+    return all(p.is_dir() and max(int(c.stem) for c in p.glob("*.json")) == versions[path] for path, p in log.items())
+
+
+@contextmanager
+def _timed() -> Iterator[Callable[[], float]]:
+    start = time.perf_counter()
+    yield lambda: round(time.perf_counter() - start, 3)
+
+
+def run_job(spark: SparkSession, root: Path, name: str, inputs: str = "") -> dict[str, Any]:
+    """Run one job unless its inputs, outputs and code are those of its last run; write and return its lineage record.
+
+    `inputs`: fingerprint of inputs that are no Delta tables (landing files).
+    """
+    path = root / "lineage" / f"{name}.json"
+    lake, record, fingerprint = Lake(spark, root), _previous(path), _code_hash(name) + inputs
+    if _is_current(lake, record, fingerprint):
+        return {**record, "skipped": True}
+    job: Job = import_module(f"spark_jobs.{name}").run
+    with _timed() as seconds:
+        counters = job(lake)
+    lineage = Lineage(name, lake.reads, lake.writes, seconds())
+    record = {**lineage.__dict__, "counters": counters, "fingerprint": fingerprint}
+    write_json(path, record)
+    return {**record, "skipped": False}

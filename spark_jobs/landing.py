@@ -1,0 +1,78 @@
+"""Landing files -> checked deliveries: every file is looked at before anything is written, so a bad one leaves all tables as they were."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from promolift.contracts.tables import LANDING, Dtype, Table
+from promolift.errors import InputError
+
+_ACCEPTED: dict[Dtype, tuple[pa.DataType, ...]] = {
+    "string": (pa.string(), pa.large_string()),
+    "int64": (pa.int64(), pa.int32()),
+    "float64": (pa.float64(), pa.float32()),
+    "timestamp": (pa.timestamp("us", "UTC"), pa.timestamp("ms", "UTC")),
+    "list<float64>": (pa.list_(pa.float64()), pa.large_list(pa.float64())),
+}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """One landed file of one table; `name` is the file's name and a hash of its bytes."""
+
+    table: Table
+    path: Path
+    name: str
+    rows: int
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+def _same_type(found: pa.DataType, wanted: Dtype) -> bool:
+    if pa.types.is_list(found) or pa.types.is_large_list(found):
+        return wanted.startswith("list") and pa.types.is_floating(found.value_type)
+    return found in _ACCEPTED.get(wanted, ())
+
+
+def _check_schema(path: Path, schema: pa.Schema, table: Table) -> None:
+    for column in table.columns:
+        if column.name not in schema.names:
+            raise InputError(f"'{path}' has no column '{column.name}' ({column.dtype}: {column.doc}); it has {', '.join(schema.names)}.")
+        found = schema.field(column.name).type
+        if not _same_type(found, column.dtype):
+            raise InputError(f"Column '{column.name}' of '{path}' is {found} and must be {column.dtype} ({column.doc}).")
+
+
+def _delivery(path: Path, table: Table) -> Delivery:
+    try:
+        meta = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"'{path}' is no readable Parquet file ({str(error).splitlines()[0]}); deliver it again.") from error
+    _check_schema(path, meta.schema_arrow, table)
+    return Delivery(table, path, f"{path.name}@{_digest(path)}", meta.metadata.num_rows)
+
+
+def deliveries(lake: Path) -> tuple[Delivery, ...]:
+    """Every landed file, checked against its contract. Raises InputError naming file, column and value; nothing was written yet."""
+    found: list[Delivery] = []
+    for table in LANDING:
+        files = [_delivery(path, table) for path in sorted((lake / table.path).glob("*.parquet"))]
+        if not sum(f.rows for f in files) and not table.may_be_empty:
+            raise InputError(f"'{lake / table.path}' holds no rows ({table.doc}); land a source first.")
+        found.extend(files)
+    return tuple(found)
+
+
+def fingerprint(lake: Path) -> str:
+    """Hash of all landed bytes and of the source card, for the decision whether ingestion has anything to do."""
+    card = lake / "landing" / "source.json"
+    if not card.exists():
+        raise InputError(f"'{card}' is missing: nothing was landed in this lake. Land a source first (pipelines.run --source ...).")
+    names = [d.table.name + d.name for d in deliveries(lake)]
+    return hashlib.sha256(("\n".join(names) + card.read_text(encoding="utf-8")).encode()).hexdigest()[:16]

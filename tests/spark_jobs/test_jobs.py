@@ -1,0 +1,253 @@
+import json
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from promolift.contracts import tables as contract
+from promolift.contracts.features import NUMERIC_NAMES
+from promolift.contracts.promos import NO_PROMO
+from promolift.errors import InputError, UnavailableError
+from promolift.settings import Settings
+from spark_jobs import build_features, lake, session
+from spark_jobs.__main__ import JOBS
+from spark_jobs.landing import fingerprint
+
+sys.path.insert(0, str(Path(__file__).parent))  # the small world lies beside its tests, which are no package
+import small_world as small  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[SparkSession]:
+    started = session.start_session(Settings().jars)
+    yield started
+    started.stop()
+
+
+def run(spark: SparkSession, root: Path, *jobs: str) -> dict[str, dict[str, Any]]:
+    return {job: lake.run_job(spark, root, job, fingerprint(root) if job == "ingest_events" else "") for job in jobs or JOBS}
+
+
+def rows(spark: SparkSession, root: Path, table: contract.Table) -> list[dict[str, Any]]:
+    frame = spark.read.format("delta").load(str(root / table.path))
+    return [r.asDict() for r in frame.orderBy(*(table.key or frame.columns)).collect()]
+
+
+@pytest.fixture(scope="module")
+def built(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small world, all jobs run; tests that change anything copy it."""
+    root = small.write(tmp_path_factory.mktemp("built") / "lake", small.world())
+    run(spark, root)
+    return root
+
+
+@pytest.fixture
+def own(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "lake"))
+
+
+def test_spark_schemas_are_the_contract(spark: SparkSession, built: Path) -> None:
+    for table in (contract.EXPOSURES, contract.FEATURES, contract.EXAMPLES, contract.table("silver", "purchases")):
+        found = spark.read.format("delta").load(str(built / table.path)).schema
+        wanted = lake.struct_type(table)
+        assert [(f.name, f.dataType) for f in found] == [(f.name, f.dataType) for f in wanted]
+
+
+def test_labels_follow_the_events_in_the_window(spark: SparkSession, built: Path) -> None:
+    treated, control = rows(spark, built, contract.EXAMPLES)
+    assert (treated["spend_cents"], treated["margin_cents"], treated["cost_cents"]) == (2000, 500, 300)
+    assert (treated["visited"], treated["converted"], treated["propensity"]) == (True, True, 0.25)
+    assert (control["visited"], control["converted"], control["spend_cents"], control["cost_cents"]) == (False, False, 0, 0)
+    assert (treated["age_band"], control["age_band"]) == ("45-54", "unknown")
+
+
+def random_tables(seed: int) -> dict[str, list[small.Row]]:
+    draw = random.Random(seed)
+    edges = [timedelta(days=d) for d in (0, 7, 28, 84, 364)]
+
+    def moment() -> Any:
+        if draw.random() < 0.3:  # exactly on the edge of a window, or a microsecond beside it
+            return small.MOMENT - draw.choice(edges) + timedelta(microseconds=draw.choice((-1, 0, 1)))
+        return small.MOMENT - timedelta(seconds=draw.randrange(-5 * 86_400, 400 * 86_400))
+
+    people = ["a", "b", "c"]
+    purchases = [
+        small.purchase(f"p{i}", draw.choice(people), moment(), str(draw.randrange(1, 4)), draw.randrange(1, 5000), basket_id=f"k{i // 2}")
+        for i in range(60)
+    ]
+    for line in purchases:  # a basket has one shopper
+        line["shopper_id"] = people[int(line["basket_id"][1:]) % 3]
+    assigned = [small.assignment(f"e{p}", p) for p in people] + [
+        small.assignment(f"f{i}", draw.choice(people), draw.choice([NO_PROMO, "deli_30"]), small.MOMENT - timedelta(days=i + 1))
+        for i in range(20)
+    ]
+    redeemed = [small.redemption(f"r{i}", f"e{p}", p, moment()) for i, p in enumerate(people * 4)]
+    return small.world(purchases=purchases, assignments=assigned, redemptions=redeemed, shoppers=[small.shopper(p) for p in people])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_feature_is_what_the_contract_says(spark: SparkSession, tmp_path: Path, seed: int) -> None:
+    tables = random_tables(seed)
+    root = small.write(tmp_path / "lake", tables)
+    run(spark, root, *JOBS[:3])
+    found = {r["shopper_id"]: r for r in rows(spark, root, contract.FEATURES) if r["moment"].isoformat().startswith("2017-06-05")}
+    for who in ("a", "b", "c"):
+        wanted = small.reference(tables, who, small.MOMENT)
+        assert {n: found[who][n] for n in NUMERIC_NAMES} == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+def features_at_the_moment(spark: SparkSession, root: Path) -> list[dict[str, Any]]:
+    return [r for r in rows(spark, root, contract.FEATURES) if r["moment"].isoformat().startswith("2017-06-05")]
+
+
+def leaking_events() -> dict[str, list[small.Row]]:
+    """Events of great size at the very moment and a microsecond after it."""
+    at, after = small.MOMENT, small.MOMENT + timedelta(microseconds=1)
+    return {
+        "purchases": [small.purchase("l1", "a", at, cents=10**6), small.purchase("l2", "b", after, cents=10**6)],
+        "redemptions": [small.redemption("l3", "e1", "a", at)],
+    }
+
+
+def test_nothing_at_or_after_the_moment_is_seen(spark: SparkSession, own: Path) -> None:
+    before = features_at_the_moment(spark, own)
+    small.write(own, leaking_events(), file="late")
+    run(spark, own, *JOBS[:3])
+    assert features_at_the_moment(spark, own) == before
+
+
+def test_a_planted_leak_is_seen(spark: SparkSession, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check above fails as soon as a window reaches past the moment, so it can be trusted."""
+    honest = features_at_the_moment(spark, own)
+    small.write(own, leaking_events(), file="late")
+    leaky = build_features.build.__globals__
+    monkeypatch.setitem(
+        leaky, "_is_before", lambda days: (leaky["F"].col("age") >= 0) & (leaky["F"].col("age") <= days * build_features.DAY)
+    )
+    original = leaky["F"].unix_micros
+    monkeypatch.setattr(leaky["F"], "unix_micros", lambda name: original(name) + (1 if name == "moment" else 0))
+    run(spark, own, *JOBS[:3])
+    assert features_at_the_moment(spark, own) != honest
+
+
+def test_a_rerun_changes_nothing(spark: SparkSession, own: Path) -> None:
+    before = {t.path: rows(spark, own, t) for t in (contract.EXPOSURES, contract.FEATURES, contract.EXAMPLES)}
+    again = run(spark, own)
+    assert all(record["skipped"] for record in again.values())
+    shutil.rmtree(own / "lineage")  # as if another machine ran them
+    forced = run(spark, own)
+    assert not any(record["skipped"] for record in forced.values())
+    assert {t.path: rows(spark, own, t) for t in (contract.EXPOSURES, contract.FEATURES, contract.EXAMPLES)} == before
+
+
+def test_lineage_holds_the_versions_read_and_written(built: Path) -> None:
+    record = json.loads((built / "lineage" / "build_examples.json").read_text())
+    assert record["writes"][contract.EXAMPLES.path] == {"version": 0, "rows": 2, "schema_hash": contract.EXAMPLES.schema_hash}
+    assert record["reads"][contract.FEATURES.path] == 0
+
+
+def test_late_events_relabel_only_their_example(spark: SparkSession, own: Path) -> None:
+    late = small.purchase("late", "b", small.MOMENT + timedelta(days=2), cents=4000)
+    small.write(own, {"purchases": [late]}, file="late")
+    run(spark, own)
+    treated, control = rows(spark, own, contract.EXAMPLES)
+    assert (treated["spend_cents"], control["spend_cents"], control["converted"]) == (2000, 4000, True)
+    record = json.loads((own / "lineage" / "ingest_events.json").read_text())
+    assert record["counters"]["tables"]["purchases"] == {"received": 1, "kept": 1, "quarantined": 0, "duplicates": 0, "reasons": {}}
+
+
+def test_an_open_window_has_no_label(spark: SparkSession, tmp_path: Path) -> None:
+    recent = small.AS_OF - timedelta(days=9)
+    root = small.write(
+        tmp_path / "lake", small.world(assignments=[small.assignment("e1", "a"), small.assignment("e9", "a", moment=recent)])
+    )
+    run(spark, root)
+    assert [r["exposure_id"] for r in rows(spark, root, contract.EXPOSURES)] == ["e1", "e9"]
+    assert [r["exposure_id"] for r in rows(spark, root, contract.EXAMPLES)] == ["e1"]
+
+
+def test_a_bad_row_goes_to_quarantine_with_its_reason(spark: SparkSession, tmp_path: Path) -> None:
+    good = small.world()
+    bad_lines = [
+        small.purchase("q1", "a", small.MOMENT, cents=-5),
+        small.purchase("q2", "a", small.MOMENT, product="99"),
+        small.purchase("q3", "a", small.MOMENT, shopper_id=None),
+        small.purchase("q4", "a", small.MOMENT, arrived_at=small.MOMENT - timedelta(days=1)),
+        small.purchase("p1", "a", small.MOMENT - timedelta(days=10), arrived_at=small.MOMENT),  # p1 again: a duplicate
+    ]
+    bad_arms = [
+        small.assignment("x1", "a", propensities=[1.0, 0.0, 0.0]),
+        small.assignment("x2", "a", propensities=[0.5, 0.4, 0.3]),
+        small.assignment("x3", "a", propensities=[0.5, None, 0.5]),
+        small.assignment("x4", "a", promo="mystery"),
+    ]
+    tables = {**good, "purchases": good["purchases"] + bad_lines, "assignments": good["assignments"] + bad_arms}
+    root = small.write(tmp_path / "lake", tables)
+    counters = run(spark, root, "ingest_events")["ingest_events"]["counters"]["tables"]
+    quarantined = rows(spark, root, contract.QUARANTINE)
+    reasons = sorted((r["reason"], json.loads(r["row"]).get("event_id") or json.loads(r["row"]).get("exposure_id")) for r in quarantined)
+    assert reasons == [
+        ("a propensity is missing or outside 0 to 1", "x3"),
+        ("it arrived before it happened", "q4"),
+        ("product_id is not in products", "q2"),
+        ("promo_id is not an arm of this source", "x4"),
+        ("propensities do not sum to 1", "x2"),
+        ("sales_cents is below 0", "q1"),
+        ("shopper_id is missing", "q3"),
+        ("the propensity of the arm given is 0", "x1"),
+    ]
+    for table in counters.values():
+        assert table["received"] == table["kept"] + table["quarantined"] + table["duplicates"]
+    assert (counters["purchases"]["quarantined"], counters["purchases"]["duplicates"]) == (4, 1)
+
+
+def test_bad_files_are_named_and_change_nothing(spark: SparkSession, own: Path) -> None:
+    versions = {p: p.stat().st_mtime_ns for p in own.glob("*/*/_delta_log/*.json")}
+    broken = own / "landing" / "purchases" / "broken.parquet"
+    broken.write_bytes(b"no parquet")
+    with pytest.raises(InputError, match=r"broken\.parquet' is no readable Parquet file"):
+        run(spark, own)
+    broken.unlink()
+    wrong = replace(contract.table("landing", "purchases"), name="purchases")
+    rows_without = [{k: v for k, v in small.purchase("w", "a", small.MOMENT).items() if k != "sales_cents"}]
+    small.pq.write_table(small.pa.Table.from_pylist(rows_without), broken)
+    with pytest.raises(InputError, match="has no column 'sales_cents'"):
+        run(spark, own)
+    typed = small.pa.Table.from_pylist([{**small.purchase("w", "a", small.MOMENT), "sales_cents": "ten"}])
+    small.pq.write_table(typed, broken)
+    with pytest.raises(InputError, match="Column 'sales_cents' of .* is string and must be int64"):
+        run(spark, own)
+    assert wrong.path == "landing/purchases"
+    assert {p: p.stat().st_mtime_ns for p in own.glob("*/*/_delta_log/*.json")} == versions
+
+
+def test_an_empty_table_and_a_changed_file_are_refused(spark: SparkSession, own: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no rows"):
+        fingerprint(small.write(tmp_path / "empty", small.world(purchases=[])))
+    small.write(own, {"purchases": [small.purchase("new", "a", small.MOMENT)]})
+    with pytest.raises(InputError, match="changed since it was ingested"):
+        run(spark, own, "ingest_events")
+
+
+def test_a_shopper_never_seen_gets_the_defaults(spark: SparkSession, tmp_path: Path) -> None:
+    root = small.write(tmp_path / "lake", small.world(assignments=[*small.world()["assignments"], small.assignment("e3", "stranger")]))
+    run(spark, root)
+    stranger = next(r for r in rows(spark, root, contract.EXAMPLES) if r["shopper_id"] == "stranger")
+    assert {stranger[n] for n in ("baskets_364d", "recency_days", "channel")} == {0.0, 364.0, "unknown"}
+
+
+def test_missing_java_and_missing_jars_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(UnavailableError, match="run `make setup`"):
+        session.start_session(tmp_path)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    with pytest.raises(UnavailableError, match="Spark needs Java 17 or newer and found none"):
+        session.check_java()
