@@ -4,14 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promolift.contracts.decisions import NODES
-from promolift.errors import InputError, UnavailableError
+from promolift.errors import InputError
 from promolift.policy.constraints import Policy
 from promolift.settings import Settings
+from serving.kserve.redis_client import connect
 from serving.kserve.stamp import Box
 
 RULES = Path(__file__).parent.parent / "rules.yaml"
-LEDGER_TIMEOUT_S = 0.25
-"""A slower ledger is treated as absent; the decision is then no_promo."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def _transformer(sources: Sources, settings: Settings) -> Box:
-    from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (Feast takes seconds)
+    connect(sources.redis_url).close()  # before Feast, which takes seconds to load
+    from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415
     from serving.kserve.transformer import Transformer  # noqa: PLC0415
 
     return Transformer(OnlineFeatures(sources.registry, sources.redis_url))
@@ -61,10 +61,6 @@ def _predictor(sources: Sources, settings: Settings) -> Box:
 
 
 def _constraints(sources: Sources, settings: Settings) -> Box:
-    import redis  # noqa: PLC0415
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.retry import Retry  # noqa: PLC0415
-
     from promolift.policy.ledger import Ledger  # noqa: PLC0415
     from serving.kserve.constraints import Constraints  # noqa: PLC0415
     from serving.kserve.decision_log import spill_to  # noqa: PLC0415
@@ -72,18 +68,8 @@ def _constraints(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.model_folder import load_manifest  # noqa: PLC0415
 
     promos = load_manifest(sources.model).promos
-    # One immediate retry heals a connection that Redis closed; the scripts are idempotent, so it cannot count twice.
-    retry = Retry(NoBackoff(), 1)
-    client = redis.Redis.from_url(
-        sources.redis_url, socket_timeout=LEDGER_TIMEOUT_S, socket_connect_timeout=LEDGER_TIMEOUT_S, retry=retry
-    )  # fmt: skip
-    ledger = Ledger(client)
-    try:
-        ledger.set_budget_if_unset(settings.budget_cents)
-    except redis.RedisError as problem:
-        raise UnavailableError(
-            f"Redis at {sources.redis_url} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL."
-        ) from problem
+    ledger = Ledger(connect(sources.redis_url))
+    ledger.set_budget_if_unset(settings.budget_cents)
     rules = load_rules(sources.rules, promos)
     spill = spill_to(sources.spill)
     return Constraints(policy_of(settings), rules, promos, ledger=ledger, ttl_s=settings.reservation_ttl_s, spill=spill)

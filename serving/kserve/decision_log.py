@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import redis
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
 from promolift.contracts.decisions import Decision, Envelope, read_envelope
 from promolift.contracts.tables import DECISIONS, Dtype
-from promolift.errors import UnavailableError
 from promolift.policy.ledger import Ledger
+from serving.kserve.redis_client import connect
 
 GROUP, CONSUMER, BATCH = "decision_log", "relay", 2_000
 ARROW: dict[Dtype, pa.DataType] = {
@@ -45,25 +46,25 @@ class DecisionLog:
     def drain(self) -> int:
         """Write everything that waits now; returns how many records were read."""
         count = self._drain_spill()
-        while True:
-            read = self._batch()
-            count += read
-            if read < BATCH and not self._pending:
-                return count
+        if self._pending:
+            count += self._drain_stream("0", self._merge)
+        return count + self._drain_stream(">", self._append)
 
-    def _batch(self) -> int:
-        merging, start = self._pending, "0" if self._pending else ">"
-        answer = self._client.xreadgroup(GROUP, CONSUMER, {self._stream: start}, count=BATCH)
-        entries = answer[0][1] if answer else []
-        if not entries:
+    def _drain_stream(self, start: str, write: Callable[[Sequence[dict[str, Any]]], None]) -> int:
+        """Batches until none is left; `start` "0" reads what was delivered and never acknowledged, ">" what is new."""
+        count = 0
+        while answer := self._client.xreadgroup(GROUP, CONSUMER, {self._stream: start}, count=BATCH):
+            entries = answer[0][1]
+            if not entries:
+                break
+            self._pending = True  # until the acknowledgement, whatever fails in between
+            write([_row(fields[b"record"]) for _, fields in entries if fields])
+            identifiers = [identifier for identifier, _ in entries]
+            self._client.xack(self._stream, GROUP, *identifiers)
+            self._client.xdel(self._stream, *identifiers)
             self._pending = False
-            return 0
-        rows = [_row(fields[b"record"]) for _, fields in entries if fields]
-        (self._merge if merging else self._append)(rows)
-        identifiers = [identifier for identifier, _ in entries]
-        self._client.xack(self._stream, GROUP, *identifiers)
-        self._client.xdel(self._stream, *identifiers)
-        return len(entries)
+            count += len(entries)
+        return count
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
         write_deltalake(self._path, _table(rows), mode="append")
@@ -102,20 +103,17 @@ def relay(redis_url: str, table: Path, spill: Path, stopped: Callable[[float], b
 
     Returns how many records were written. Raises UnavailableError when Redis is down at the start; later it waits for its return.
     """
-    client = redis.Redis.from_url(redis_url)
+    client = connect(redis_url, timeout_s=10)
     ledger = Ledger(client)
-    try:
-        decision_log = DecisionLog(client, ledger.stream, table, spill)
-    except redis.RedisError as problem:
-        raise UnavailableError(f"Redis at {redis_url} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL.") from problem
+    decision_log = DecisionLog(client, ledger.stream, table, spill)
     count, over = 0, False
     while not over:
         over = stopped is None or stopped(1.0)
         try:
             count += decision_log.drain()
             ledger.expire()
-        except redis.RedisError as problem:
-            log.warning("The decision log waits for Redis (%s).", problem)
+        except (redis.RedisError, OSError, DeltaError) as problem:
+            log.warning("The decision log could not be written and is tried again (%s: %s).", type(problem).__name__, problem)
     return count
 
 

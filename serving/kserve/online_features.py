@@ -11,10 +11,10 @@ from feast.repo_config import RegistryConfig, RepoConfig
 from redis.exceptions import RedisError
 
 from promolift.errors import InputError, UnavailableError
+from serving.kserve.prompt_store import PromptRedisOnlineStoreConfig
+from serving.kserve.redis_client import TIMEOUT_S
 
 PROJECT, SERVICE, ENTITY = "promolift", "shopper_features", "shopper_id"
-TIMEOUT_S = 0.25
-"""A slower Redis is treated as absent: the decision then uses defaults instead of missing its deadline."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _config(registry: Path, redis_url: str) -> RepoConfig:
         provider="local",
         # The registry changes only with a deployment, so it is read once and never again on the request path.
         registry=RegistryConfig(registry_type="file", path=str(registry.resolve()), cache_ttl_seconds=0),
-        online_store={"type": "redis", "connection_string": connection_string(redis_url)},
+        online_store={"type": PromptRedisOnlineStoreConfig().type, "connection_string": connection_string(redis_url)},
         offline_store={"type": "file"},
         entity_key_serialization_version=3,
     )

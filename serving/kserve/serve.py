@@ -24,6 +24,7 @@ from promolift.settings import Settings
 from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest, load_model, model_version
 from serving.kserve.processes import Processes
+from serving.kserve.redis_client import connect
 
 START_S = 90.0
 GRAPH = Path(__file__).with_name("graph.yaml")
@@ -53,6 +54,7 @@ def serve(plan: Plan, settings: Settings) -> int:
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         redis_url = settings.redis_url or stack.enter_context(_own_redis(plan.folder))
+        connect(redis_url).close()
         processes = Processes(plan.folder / "logs")
         stack.callback(processes.stop)
         urls = _start_nodes(plan, redis_url, processes)

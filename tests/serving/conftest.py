@@ -35,7 +35,10 @@ def write_model(folder: Path) -> Path:
         value = tf.matmul(numeric, weights) + tf.constant([[0.0, 20.0, -10.0]]) + 0.0 * shift
         return {"value": value, "cost": tf.ones_like(value) * 7.0}
 
-    specs = [tf.TensorSpec([1, len(NUMERIC_NAMES)], tf.float32, "numeric"), tf.TensorSpec([1, len(ATTRIBUTE_NAMES)], tf.int32, "attributes")]
+    specs = [
+        tf.TensorSpec([1, len(NUMERIC_NAMES)], tf.float32, "numeric"),
+        tf.TensorSpec([1, len(ATTRIBUTE_NAMES)], tf.int32, "attributes"),
+    ]
     function = tf.function(run, input_signature=specs).get_concrete_function()
     # Only with an owner does the converter keep the names of inputs and outputs.
     content = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module()).convert()

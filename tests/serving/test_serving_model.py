@@ -1,0 +1,127 @@
+"""Predictor on a real LiteRT model; transformer on a real Feast store; both refuse or degrade as they promise."""
+
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promolift.contracts.decisions import Candidates, Envelope, Shopper, read_request
+from promolift.contracts.features import defaults
+from promolift.errors import InputError, UnavailableError
+from promolift.redis_server import redis_server, start_redis, stop_redis
+from serving.kserve.predictor import Predictor, lower_bound
+
+pytestmark = [
+    pytest.mark.slow,  # TensorFlow makes the model, Feast the store
+    # TensorFlow 2.21 and Feast 0.67 use what numpy, protobuf, pydantic and pkg_resources call outdated
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+]
+
+
+def asked(shopper_id: str = "7", **features: Any) -> Envelope:
+    request = read_request({"request_id": "r", "shopper_id": shopper_id, "moment": "2017-12-02T00:00:00Z"})
+    shopper = Shopper({**defaults(), **features}, found=True)
+    return Envelope(request, shopper=shopper, candidates=Candidates(("bakery_5", "meat_20"), {}, "v"))
+
+
+def test_scores_follow_the_candidates(model_folder: Path):
+    final = Predictor(model_folder)(asked(baskets_7d=6.0))
+    assert final.scores is not None
+    assert final.scores.error is None
+    assert final.scores.value == (-10.0, 6.0)
+    assert final.scores.lower == pytest.approx((-12.0, 2.6))
+    assert final.scores.cost == (7.0, 7.0)
+    assert final.scores.model_version == final.versions["predictor"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shopper": None}, "no shopper"),
+        ({"candidates": Candidates(("fish_5",), {}, "v")}, "fish_5"),
+        ({"shopper": Shopper({**defaults(), "baskets_7d": float("nan")}, found=True)}, "baskets_7d is not a finite number"),
+        ({"shopper": Shopper({"baskets_7d": 1.0}, found=True)}, "KeyError"),
+    ],
+)
+def test_a_failure_is_a_sentence_in_the_scores(model_folder: Path, change: dict[str, Any], words: str):
+    final = Predictor(model_folder)(replace(asked(), **change))
+    assert final.scores is not None
+    assert words in str(final.scores.error)
+    assert final.scores.value == ()
+
+
+def test_no_candidates_need_no_model(model_folder: Path):
+    final = Predictor(model_folder)(replace(asked(), candidates=Candidates((), {}, "v")))
+    assert final.scores is not None
+    assert (final.scores.value, final.scores.error) == ((), None)
+
+
+def test_lower_bounds_between_and_beyond_the_knots():
+    import numpy as np
+
+    bounds = lower_bound(np.array([-11.0, -10.0, 5.0, 10.0, 99.0]), ((-10.0, -12.0), (0.0, -1.0), (10.0, 5.0)))
+    assert bounds.tolist() == pytest.approx([-13.0, -12.0, 2.0, 5.0, 5.0])
+
+
+def edited(model_folder: Path, folder: Path, **fields: Any) -> Path:
+    shutil.copytree(model_folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, **fields}))
+    return folder
+
+
+def test_a_model_that_does_not_fit_is_refused(model_folder: Path, tmp_path: Path):
+    cases: dict[str, dict[str, Any]] = {
+        "trained on features other": {"features_hash": "other"},
+        "its manifest says 00": {"sha256": "00"},
+        "no harm_bound": {"harm_bound": []},
+        "features that nobody serves": {"numeric": ["fish"]},
+    }
+    for index, (words, fields) in enumerate(cases.items()):
+        with pytest.raises(InputError, match=words):
+            Predictor(edited(model_folder, tmp_path / str(index), **fields))
+    with pytest.raises(InputError, match="no model in"):
+        Predictor(tmp_path / "nowhere")
+
+
+def test_the_transformer_reads_a_shopper_and_survives_redis(run_folder: Path, tmp_path: Path):
+    from serving.kserve.online_features import OnlineFeatures
+    from serving.kserve.transformer import Transformer
+
+    shutil.copytree(run_folder / "redis", tmp_path / "redis")
+    process, url = start_redis(tmp_path / "redis")
+    try:
+        box = Transformer(OnlineFeatures(run_folder / "registry.db", url))
+        seen, unseen = box(Envelope(asked().request)), box(Envelope(asked("nobody").request))
+    finally:
+        stop_redis(process)
+    assert seen.shopper is not None
+    assert (seen.shopper.found, seen.shopper.age_s) == (True, 86_400.0)
+    assert (seen.shopper.features["baskets_7d"], seen.shopper.features["recency_days"]) == (7.0, 2.5)
+    assert unseen.shopper == Shopper(defaults(), found=False)
+    started = time.perf_counter()
+    down = box(Envelope(asked().request))
+    assert time.perf_counter() - started < 2
+    assert down.shopper == Shopper(defaults(), found=False)
+    assert "not read: ConnectionError" in down.versions["transformer"]
+
+
+def test_a_missing_registry_or_redis_at_the_start_is_one_sentence(run_folder: Path, tmp_path: Path):
+    from serving.kserve.online_features import OnlineFeatures
+
+    with pytest.raises(UnavailableError, match="materialize the features first"):
+        OnlineFeatures(tmp_path / "no.db", "redis://127.0.0.1:1/0")
+    with pytest.raises(UnavailableError, match="does not answer"):
+        OnlineFeatures(run_folder / "registry.db", "redis://127.0.0.1:1/0")
+    with redis_server(tmp_path / "empty") as url:
+        assert OnlineFeatures(run_folder / "registry.db", url).read("7").moment_s is None
+    with pytest.raises(InputError, match="no Redis URL"):
+        OnlineFeatures(run_folder / "registry.db", "localhost:6379")
