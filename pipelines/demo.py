@@ -1,0 +1,131 @@
+"""`python -m pipelines.demo`: real shopping histories -> model -> verdict -> served graph -> 200 logged decisions, in one command."""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines import run
+from promolift.contracts.artifacts import write_json
+from promolift.contracts.tables import DECISIONS
+from promolift.errors import PromoliftError, UnavailableError
+
+SERVING = (sys.executable, "-m", "serving.kserve")
+READY_S = 120.0
+STOP_S = 60.0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m pipelines.demo", description=__doc__)
+    top.add_argument("--out", type=Path, default=Path("build/demo"), metavar="DIR", help="run folder (default: build/demo)")
+    top.add_argument("--source", default="complete_journey", help="which data (default: complete_journey)")
+    top.add_argument("--path", default="", help="the source's file or folder")
+    top.add_argument("--seed", type=int, default=1, help="seed of simulation, split and training (default: 1)")
+    top.add_argument("--epochs", type=int, default=0, help="at most so many epochs of the network (default: as many as it takes)")
+    top.add_argument("--decisions", type=int, default=200, help="how many decisions to ask for (default: 200)")
+    return top
+
+
+def _train(options: argparse.Namespace) -> dict[str, Any]:
+    chosen = ["training", "--source", options.source, "--path", options.path, "--out", str(options.out), "--seed", str(options.seed)]
+    return run.run_local("training", run.parser().parse_args([*chosen, "--epochs", str(options.epochs)]))
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[None]:
+    """The graph of a finished run, served on a free port until the block ends; its log is flushed when it stops."""
+    record, log = folder / "serving.json", folder / "serving.log"
+    record.unlink(missing_ok=True)
+    with log.open("w", encoding="utf-8") as output:
+        command = [*SERVING, "serve", "--run", str(folder), "--listen", "127.0.0.1:0"]
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            _wait_ready(process, record, log)
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_S)
+
+
+def _wait_ready(process: "subprocess.Popen[bytes]", record: Path, log: Path) -> None:
+    deadline = time.monotonic() + READY_S
+    while not record.exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
+            raise UnavailableError(f"The graph did not come up: {last} (all of it: {log}).")
+        time.sleep(0.1)
+
+
+def _ask(folder: Path, count: int) -> dict[str, Any]:
+    """Ask for decisions one after another; the summary of `decide --json`."""
+    command = [*SERVING, "decide", "--run", str(folder), "--count", str(count), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if not done.stdout:
+        raise UnavailableError(f"Asking for decisions failed: {done.stderr.strip()}")
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def _show_one(folder: Path) -> None:
+    subprocess.run([*SERVING, "decide", "--run", str(folder)], check=False)
+
+
+def logged(folder: Path, since: int) -> int:
+    """Rows in the Delta table of decisions beyond the first `since`."""
+    from deltalake import DeltaTable  # noqa: PLC0415
+
+    place = str(folder / "lake" / DECISIONS.path)
+    return int(DeltaTable(place).to_pyarrow_dataset().count_rows()) - since if DeltaTable.is_deltatable(place) else -since
+
+
+def decide(folder: Path, count: int) -> dict[str, Any]:
+    """Serve the run, ask for `count` decisions and for one in full; what summary.json says of them."""
+    before, start = logged(folder, 0), time.perf_counter()
+    print(f"serving {folder}", flush=True)
+    with served(folder):
+        ready = time.perf_counter() - start
+        print(f"  {'graph ready':<22} {ready:6.1f} s", flush=True)
+        asked = _ask(folder, count)
+        print(f"  {f'{count} decisions':<22} {time.perf_counter() - start - ready:6.1f} s\n", flush=True)
+        _show_one(folder)
+    last = asked.pop("last")
+    return {"decisions": {**asked, "logged": logged(folder, before)}, "last_decision": last, "serve_seconds": round(ready, 1)}
+
+
+def _close(summary: dict[str, Any], folder: Path) -> None:
+    made, latency = summary["decisions"], summary["decisions"]["latency_ms"]
+    print(
+        f"\n{made['count']} decisions over HTTP, {made['errors']} errors, {made['logged']} logged with the one above; "
+        f"p50 {latency['p50']} ms, p95 {latency['p95']} ms; no_promo {made['share_no_promo']:.0%}"
+    )
+    print(f"summary: {folder / 'summary.json'}\nreport:  {folder / 'report.html'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the demo; the exit status is 0 when a model passed and every decision was answered and logged."""
+    options = parser().parse_args(arguments)
+    try:
+        summary = _train(options)
+        if not (options.out / "serving_model").is_dir():
+            print("No model passed the gate, so there is nothing to serve; the report says why.", file=sys.stderr)
+            return 1
+        made = decide(options.out, options.decisions)
+    except PromoliftError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return error.exit_status
+    summary["seconds"]["serve"] = made.pop("serve_seconds")
+    summary |= made
+    write_json(options.out / "summary.json", summary)
+    _close(summary, options.out)
+    return 0 if not summary["decisions"]["errors"] and summary["decisions"]["logged"] == options.decisions + 1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
