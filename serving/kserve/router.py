@@ -6,7 +6,6 @@ its value. A transport error of any step is a 500 of the graph whatever its depe
 """
 
 import asyncio
-import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -176,7 +175,8 @@ async def _first_failure_or(
 def _mapped(body: bytes) -> bytes:
     """`{"instances": predictions}` when the body holds a list of predictions that is not empty; every other field is dropped."""
     try:
-        predictions = json.loads(body).get("predictions")
-    except (ValueError, AttributeError):
+        document = go_json.read_object(body)
+    except ValueError:
         return body
-    return json.dumps({"instances": predictions}).encode() if isinstance(predictions, list) and predictions else body
+    predictions = (document or {}).get("predictions")
+    return go_json.write({"instances": predictions}).encode() if isinstance(predictions, list) and predictions else body

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from promolift.errors import InputError
 from serving.kserve import go_json
@@ -159,7 +161,7 @@ def test_a_splitter_draws_by_weight():
 
 def test_predictions_become_instances_and_everything_else_is_dropped():
     graph = sequence(step("a", "http://ok"), step("b", "http://echo", mapPredictionsToInstances=True, **R))
-    assert json.loads(ask(graph)[0].body) == {"instances": [{"message": "SUCCESS"}]}
+    assert ask(graph)[0].body == b'{"instances":[{"message":"SUCCESS"}]}'
     graph = sequence(step("a", "http://echo"), step("b", "http://echo", mapPredictionsToInstances=True, **R))
     assert ask(graph, b'{"predictions": []}')[0].body == b'{"predictions": []}'
 
@@ -194,6 +196,16 @@ def test_conditions_ask_whether_a_path_exists(condition: str, expected: bool):
 )
 def test_numbers_as_go_writes_them(value: float, text: str):
     assert go_json.write(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53))
+def test_a_number_written_as_go_writes_it_is_the_same_number(number: float):
+    assert json.loads(go_json.write(float(number))) == number
+
+
+@given(st.recursive(st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_a_document_written_as_go_writes_it_is_the_same_document(document: Any):
+    assert json.loads(go_json.write(document)) == document
 
 
 def graph_document(**nodes: Any) -> dict[str, Any]:

@@ -42,9 +42,9 @@ class Harmless:
     value: Mapping[str, float]
 
 
-def decision_id(request_id: str) -> str:
-    """The id of a request's decision: a retry has the same one."""
-    return hashlib.sha256(f"decision:{request_id}".encode()).hexdigest()[:32]
+def decision_id(request_id: str, kind: str = "decision") -> str:
+    """The id of a request's decision: a retry has the same one. `kind` tells apart answers of one request that differ in nature."""
+    return hashlib.sha256(f"{kind}:{request_id}".encode()).hexdigest()[:32]
 
 
 def no_promo(request: Request, reason: Reason, policy: Policy) -> Decision:
