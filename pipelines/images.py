@@ -18,7 +18,7 @@ from components.interfaces import IMAGE
 
 ROOT = Path(__file__).resolve().parent.parent
 ENTRIES: dict[str, tuple[str, ...]] = {
-    "spark": ("components.land_events", "components.run_spark", "spark_jobs"),
+    "spark": ("components.land_events", "components.sources", "components.run_spark", "spark_jobs"),
     "validate": ("components.validate_data",),
     "features": ("components.materialize_features", "feature_repo"),
     "train": (

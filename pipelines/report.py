@@ -51,7 +51,7 @@ def _ordered_models(measured: dict[str, Any]) -> dict[str, Any]:
 
 def _ordered_metrics(measured: dict[str, Any]) -> list[str]:
     """Ids of the metrics that every model has."""
-    ids = next(iter(measured.get("models", {}).values()), {"metrics": {}})["metrics"]
+    ids: dict[str, Any] = next(iter(measured.get("models", {}).values()), {"metrics": {}})["metrics"]
     return sorted(ids, key=lambda name: next((i for i, prefix in enumerate(FIRST) if name.startswith(prefix)), len(FIRST)))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from components.land_events import SOURCES
 from pipelines.compiled import check_all, compiled, write_all
 from pipelines.images import ROOT, with_sources
 from pipelines.local_runner import Task, run_pipeline
@@ -31,11 +32,6 @@ DIR/summary.json holds the same for programs, DIR/pipeline.log has everything th
 exit status: 0 done (a refused model too), 2 wrong input, 3 an expectation failed, 4 something needed cannot be had, 1 otherwise."""
 
 
-def sources() -> tuple[str, ...]:
-    """Names of the sources: one adapter module each."""
-    return tuple(sorted(p.stem for p in (ROOT / "components" / "sources").glob("[!_]*.py")))
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
@@ -56,7 +52,7 @@ def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
         name, help=text, description=f"{name}: {text}.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--on", choices=["local"], default="local", help="where the tasks run: processes of this machine")
-    made.add_argument("--source", required=True, help=f"which data: {', '.join(sources())}")
+    made.add_argument("--source", required=True, help=f"which data: {', '.join(SOURCES)}")
     made.add_argument("--path", default="", help="the source's file or folder (default: the source fetches its own data)")
     made.add_argument("--out", type=Path, default=Path("build/run"), metavar="DIR", help="run folder (default: build/run)")
     made.add_argument("--seed", type=int, default=1, help="seed of simulation, split and training (default: 1)")
@@ -90,8 +86,8 @@ def _compile(*, check: bool) -> int:
 
 def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
     """Check the input and this machine, run the pipeline in its folder, write report and summary, and return the summary."""
-    if options.source not in sources():
-        raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(sources())}.")
+    if options.source not in SOURCES:
+        raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(SOURCES)}.")
     if getattr(options, "epochs", 0) < 0:
         raise InputError(f"--epochs is {options.epochs} but must be 1 or more, or 0 for as many as it takes.")
     origin = Origin(options.source, content_of(options.path), options.seed)
