@@ -7,6 +7,9 @@ import duckdb
 from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.features import ATTRIBUTES, RECENCIES, WINDOWED, Recency, Windowed
 from promolift.contracts.promos import CATEGORIES, LABEL_GRACE_DAYS, NO_PROMO, OUTCOME_WINDOW_DAYS
+from promolift.contracts.tables import Dtype, table
+
+SQL_TYPES: dict[Dtype, str] = {"string": "varchar", "int64": "bigint", "timestamp": "timestamp", "list<float64>": "double[]"}
 
 
 def _frame(days: int) -> str:
@@ -32,20 +35,29 @@ def _recency(feature: Recency) -> str:
     return f"coalesce(epoch(t - {last}) / 86400, {feature.default})::float as {feature.name}"
 
 
+def _landed(name: str, landing: Path) -> str:
+    """A view of a landed table, empty when the source has none; times without a zone, since only an extension adds days to the others."""
+    columns = table("landing", name).columns
+    if not list((landing / name).glob("*.parquet")):
+        return f"create view landed_{name} as select {', '.join(f'null::{SQL_TYPES[c.dtype]} as {c.name}' for c in columns)} where false"
+    chosen = ", ".join(f"{c.name}::{SQL_TYPES[c.dtype]} as {c.name}" for c in columns)
+    return f"create view landed_{name} as select {chosen} from read_parquet('{landing / name}/*.parquet')"
+
+
 def _silver(connection: duckdb.DuckDBPyConnection, landing: Path) -> None:
     whens = " ".join(
         f"when department in ({', '.join(repr(d) for d in c.departments)}) then '{c.name}'" for c in CATEGORIES if c.departments
     )
-    rates = " ".join(f"when '{c.name}' then {c.margin_rate}" for c in CATEGORIES)
+    rates = " ".join(f"when '{c.name}' then {round(c.margin_rate * 100)}" for c in CATEGORIES)
     for name in ("products", "shoppers", "purchases", "visits", "assignments", "redemptions"):
-        connection.execute(f"create view landed_{name} as select * from read_parquet('{landing / name}/*.parquet')")
+        connection.execute(_landed(name, landing))
     for name, key in (("visits", "event_id"), ("redemptions", "event_id"), ("assignments", "exposure_id")):
         connection.execute(f"create table {name} as select distinct on ({key}) * from landed_{name} order by {key}, arrived_at")
     connection.execute(f"""
         create table purchases as
         with line as (select distinct on (event_id) * from landed_purchases order by event_id, arrived_at),
              product as (select product_id, case {whens} else 'other' end as category from landed_products)
-        select line.*, category, round(sales_cents * case category {rates} end)::bigint as margin_cents
+        select line.*, category, (sales_cents * case category {rates} end + 50) // 100 as margin_cents
         from line join product using (product_id)""")
 
 
@@ -59,14 +71,14 @@ def _features(connection: duckdb.DuckDBPyConnection, as_of: str) -> None:
     columns = ", ".join([*map(_windowed, WINDOWED), *map(_recency, RECENCIES)])
     connection.execute(f"""
         create table happened as
-        select shopper_id, min(event_time) as t, 1 as baskets, sum(sales_cents) as sales_cents,
+        select shopper_id, max(event_time) as t, 1 as baskets, sum(sales_cents) as sales_cents,
                sum(discount_cents) as discount_cents, {_pivot()}
         from purchases group by shopper_id, basket_id
         union all by name select shopper_id, moment as t, 1 as promos from assignments where promo_id <> '{NO_PROMO}'
         union all by name select shopper_id, event_time as t, 1 as redemptions from redemptions
         union all by name select shopper_id, moment as t, true as asked from assignments
         union all by name
-        select distinct shopper_id, timestamptz '{as_of}' as t, true as asked from (
+        select distinct shopper_id, timestamp '{as_of}' as t, true as asked from (
             select shopper_id from purchases union select shopper_id from assignments union select shopper_id from landed_shoppers)""")
     attributes = ", ".join(f"coalesce(s.{a.name}, '{a.default}') as {a.name}" for a in ATTRIBUTES)
     connection.execute(f"""
@@ -80,7 +92,7 @@ def _examples(connection: duckdb.DuckDBPyConnection, as_of: str, contact: str, o
     closed = f"interval '{OUTCOME_WINDOW_DAYS + LABEL_GRACE_DAYS} days'"
     connection.execute(f"""
         copy (
-        with a as (select *, {contact} as contact from assignments where moment + {closed} <= timestamptz '{as_of}'),
+        with a as (select *, {contact} as contact from assignments where moment + {closed} <= timestamp '{as_of}'),
              bought as (
                 select exposure_id, sum(sales_cents)::bigint as spend_cents, sum(margin_cents)::bigint as margin_cents, true as converted
                 from a join purchases p on p.shopper_id = a.shopper_id and p.event_time >= a.moment and p.event_time < a.moment + {window}
@@ -100,10 +112,11 @@ def _examples(connection: duckdb.DuckDBPyConnection, as_of: str, contact: str, o
 def build(lake: Path, out: Path, threads: int = 2) -> int:
     """Build the examples of `lake`'s landing files into the Parquet file `out`; rows written."""
     card = read_source_card(lake)
+    as_of = card.as_of.removesuffix("Z").replace("T", " ")
     contact = "case promo_id " + " ".join(f"when '{p.promo_id}' then {p.contact_cents}" for p in card.promos) + " else 0 end"
-    connection = duckdb.connect(config={"threads": threads, "TimeZone": "UTC"})
+    connection = duckdb.connect(config={"threads": threads})
     _silver(connection, lake / "landing")
-    _features(connection, card.as_of)
-    _examples(connection, card.as_of, contact, out)
+    _features(connection, as_of)
+    _examples(connection, as_of, contact, out)
     count = connection.execute(f"select count(*) from read_parquet('{out}')").fetchone()
     return int(count[0]) if count else 0
