@@ -1,4 +1,4 @@
-"""`python -m benchmarks.run`: data set build against DuckDB, decisions in one process, the gate's resamples; ratios of one run, JSON out."""
+"""`python -m benchmarks.run`: the data set build against DuckDB and the gate's resamples; ratios of one run, JSON out."""
 
 import argparse
 import json
