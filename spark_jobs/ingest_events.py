@@ -11,7 +11,7 @@ from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.promos import CATEGORIES, SourceCard
 from promolift.contracts.tables import LANDING, QUARANTINE, Table, table
 from promolift.errors import InputError
-from spark_jobs.lake import Counters, Lake, conform, struct_type
+from spark_jobs.lake import Counters, Lake, conform
 from spark_jobs.landing import Delivery, deliveries
 from spark_jobs.progress import say
 from spark_jobs.quality import with_reason
@@ -130,4 +130,5 @@ def _ensure(lake: Lake, landing: Table) -> None:
     """Give a source without, say, visits its empty tables, so that no reader needs a special case."""
     for target in (table("bronze", landing.name), table("silver", landing.name)):
         if not lake.exists(target):
-            lake.append(target, lake.spark.createDataFrame([], struct_type(target)))
+            nothing = lake.spark.range(0).select(*(F.lit(None).alias(name) for name in target.names))
+            lake.append(target, conform(nothing, target))
