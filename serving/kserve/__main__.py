@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from promolift.errors import PromoliftError
+from pydantic import ValidationError
+
+from promolift.errors import InputError, PromoliftError
 from promolift.settings import Settings
 from serving.kserve.boxes import RULES, Sources
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; a failure is one sentence on stderr and the exit status of its kind."""
-    options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
+        options = _parser(_settings()).parse_args(arguments)
         status: int = options.run(options)
     except PromoliftError as problem:
         print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
@@ -25,12 +27,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        name = "_".join(map(str, first["loc"])).upper()
+        raise InputError(f"Setting PROMOLIFT_{name} has the value {first['input']!r}: {first['msg']}.") from problem
+
+
 def _node(options: argparse.Namespace) -> int:
     from serving.kserve.boxes import build  # noqa: PLC0415 (each command loads only what it needs)
     from serving.kserve.listen import bind  # noqa: PLC0415
 
     sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill)
-    box = build(options.box, sources, Settings())
+    box = build(options.box, sources, options.settings)
     listener = bind(f"{options.host}:{options.port}")
     # kserve parses sys.argv when it is imported and would read our flags as its own.
     sys.argv = sys.argv[:1]
@@ -59,7 +70,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     model = options.model or options.run_folder / "serving_model"
     registry = options.registry or options.run_folder / "registry.db"
-    return serve(Plan(options.run_folder, model, registry, options.rules, options.listen), Settings())
+    return serve(Plan(options.run_folder, model, registry, options.rules, options.listen), options.settings)
 
 
 def _decide(options: argparse.Namespace) -> int:
@@ -69,31 +80,32 @@ def _decide(options: argparse.Namespace) -> int:
     return decide(question, as_json=options.json)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving.kserve", description="The served decision graph.")
+    parser.set_defaults(settings=settings)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_node(commands.add_parser("node", help="serve one box as a KServe node"))
-    _add_relay(commands.add_parser("relay", help="move logged decisions from Redis to the Delta table"))
+    _add_node(commands.add_parser("node", help="serve one box as a KServe node"), settings)
+    _add_relay(commands.add_parser("relay", help="move logged decisions from Redis to the Delta table"), settings)
     _add_serve(commands.add_parser("serve", help="serve the whole graph for a finished run"))
     _add_decide(commands.add_parser("decide", help="ask a served graph for decisions"))
     return parser
 
 
-def _add_node(parser: argparse.ArgumentParser) -> None:
+def _add_node(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.set_defaults(run=_node)
     parser.add_argument("box", help="transformer, eligibility, predictor or constraints")
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on")  # noqa: S104 (a container's port)
     parser.add_argument("--port", type=int, default=8080, help="0 takes a free one")
-    parser.add_argument("--redis-url", default=Settings().redis_url, help="online features and ledger")
+    parser.add_argument("--redis-url", default=settings.redis_url, help="online features and ledger")
     parser.add_argument("--model", type=Path, default=Path("/mnt/models"), help="model folder")
     parser.add_argument("--registry", type=Path, default=Path("registry.db"), help="Feast's registry file")
     parser.add_argument("--rules", type=Path, default=RULES, help="rules file")
     parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
 
 
-def _add_relay(parser: argparse.ArgumentParser) -> None:
+def _add_relay(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.set_defaults(run=_relay)
-    parser.add_argument("--redis-url", default=Settings().redis_url, help="where the ledger is")
+    parser.add_argument("--redis-url", default=settings.redis_url, help="where the ledger is")
     parser.add_argument("--table", type=Path, required=True, help="Delta table of decisions")
     parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
     parser.add_argument("--once", action="store_true", help="drain and end")

@@ -22,6 +22,8 @@ from promolift.policy.ledger import Ledger
 from serving.kserve.redis_client import connect
 
 GROUP, CONSUMER, BATCH = "decision_log", "relay", 2_000
+COMPACT_EVERY = 200
+"""Commits between two compactions: a commit a second leaves as many small files."""
 ARROW: dict[Dtype, pa.DataType] = {
     "string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "timestamp": pa.timestamp("us", tz="UTC"),
 }  # fmt: skip
@@ -33,14 +35,14 @@ class DecisionLog:
     """Moves records of one ledger into one Delta table; the only consumer of its stream."""
 
     def __init__(self, client: Any, stream: str, table: Path, spill: Path) -> None:
-        self._client, self._stream, self._path, self._spill = client, stream, str(table), spill
+        self._client, self._stream, self._spill = client, stream, spill
         try:
             client.xgroup_create(stream, GROUP, id="0", mkstream=True)
         except redis.ResponseError as problem:
             if "BUSYGROUP" not in str(problem):
                 raise
         table.parent.mkdir(parents=True, exist_ok=True)
-        DeltaTable.create(self._path, SCHEMA, mode="ignore", name=DECISIONS.name, description=DECISIONS.doc)
+        self._table = DeltaTable.create(str(table), SCHEMA, mode="ignore", name=DECISIONS.name, description=DECISIONS.doc)
         self._pending = True
 
     def drain(self) -> int:
@@ -67,13 +69,17 @@ class DecisionLog:
         return count
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
-        write_deltalake(self._path, _table(rows), mode="append")
+        self._table.update_incremental()
+        write_deltalake(self._table, _arrow(rows), mode="append")
+        if self._table.version() % COMPACT_EVERY == 0:
+            self._table.optimize.compact()
 
     def _merge(self, rows: Sequence[dict[str, Any]]) -> None:
+        self._table.update_incremental()
         unique = {row["decision_id"]: row for row in rows}
-        merge = DeltaTable(self._path).merge(
-            _table(list(unique.values())), "t.decision_id = s.decision_id", source_alias="s", target_alias="t"
-        )
+        merge = self._table.merge(
+            _arrow(list(unique.values())), "t.decision_id = s.decision_id", source_alias="s", target_alias="t"
+        )  # fmt: skip
         merge.when_not_matched_insert_all().execute()
 
     def _drain_spill(self) -> int:
@@ -123,7 +129,7 @@ def read_decisions(table: Path) -> list[Envelope]:
     return [read_envelope(json.loads(text)) for text in column.to_pylist()]
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> pa.Table:
+def _arrow(rows: Sequence[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=SCHEMA)
 
 

@@ -143,3 +143,5 @@ def test_what_cannot_be_served_is_one_sentence_and_a_status(folder: Path, tmp_pa
     assert (status, "Nobody serves" in sentence) == (4, True)
     status, sentence = ended("node", "checkout", "--model", str(folder / "serving_model"))
     assert (status, "no box 'checkout'" in sentence) == (2, True)
+    status, sentence = ended("decide", "--run", str(folder), PROMOLIFT_HOLDOUT_SHARE="2")
+    assert (status, "PROMOLIFT_HOLDOUT_SHARE has the value '2'" in sentence) == (2, True)
