@@ -21,7 +21,7 @@ from spark_jobs.__main__ import JOBS
 from spark_jobs.landing import fingerprint
 
 sys.path.insert(0, str(Path(__file__).parent))  # the small world lies beside its tests, which are no package
-import small_world as small  # noqa: E402
+import small_world as small
 
 pytestmark = pytest.mark.slow
 
