@@ -22,6 +22,9 @@ ARROW: dict[Dtype, pa.DataType] = {
     "list<float64>": pa.list_(pa.float64()),
 }
 
+ROW_GROUP = 200_000
+"""Rows a row group, so that several cores can read one file."""
+
 
 @dataclass(frozen=True)
 class Landed:
@@ -33,6 +36,14 @@ class Landed:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
+def _array(values: Any, wanted: pa.DataType) -> Any:
+    """Integers become times (µs) where the contract wants them; nothing else changes its meaning."""
+    if isinstance(values, pa.Array | pa.ChunkedArray) or (hasattr(values, "dtype") and values.dtype.kind == "i"):
+        found = values if isinstance(values, pa.Array | pa.ChunkedArray) else pa.array(values)
+        return found if found.type == wanted else found.cast(wanted)
+    return pa.array(values, type=wanted, from_pandas=True)
+
+
 def arrow_table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
     """Arrow table of exactly the contract's columns. Raises InputError naming a column that is missing or of the wrong type."""
     arrays = []
@@ -40,8 +51,8 @@ def arrow_table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
         if column.name not in columns:
             raise InputError(f"The source gives no column '{column.name}' for {table.path} ({column.doc}).")
         try:
-            arrays.append(pa.array(columns[column.name], type=ARROW[column.dtype], from_pandas=True))
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            arrays.append(_array(columns[column.name], ARROW[column.dtype]))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             raise InputError(f"Column '{column.name}' of {table.path} is not {column.dtype}: {error}.") from error
     return pa.Table.from_arrays(arrays, names=list(table.names))
 
@@ -50,7 +61,9 @@ def _write_landing(landed: Landed, folder: Path) -> None:
     for table in LANDING:
         if table.name in landed.tables:
             (folder / table.name).mkdir(parents=True)
-            pq.write_table(landed.tables[table.name], folder / table.name / "part-0.parquet", compression="snappy")
+            pq.write_table(
+                landed.tables[table.name], folder / table.name / "part-0.parquet", compression="snappy", row_group_size=ROW_GROUP
+            )
     write_json(folder / "source.json", landed.card)
 
 
@@ -61,14 +74,17 @@ def _write_truth(truth: pa.Table, place: Path) -> None:
 
 
 def write(landed: Landed, lake: Path, truth: Path) -> None:
-    """Put the landing folder in place of the old one in a single rename; the truth goes beside the lake."""
-    fresh = lake / "landing.new"
+    """Put the landing folder in place of the old one by renames; the truth goes beside the lake."""
+    fresh, old = lake / "landing.new", lake / "landing.old"
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
+        for folder in (fresh, old):
+            shutil.rmtree(folder, ignore_errors=True)
         _write_landing(landed, fresh)
         if landed.truth is not None:
             _write_truth(landed.truth, truth)
-        shutil.rmtree(lake / "landing", ignore_errors=True)
+        if (lake / "landing").exists():
+            (lake / "landing").rename(old)
         fresh.rename(lake / "landing")
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UnavailableError(f"Cannot write '{error.filename or lake}': {error.strerror}; choose another --out.") from error
