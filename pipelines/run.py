@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -11,9 +10,9 @@ from typing import Any
 
 from components.land_events import SOURCES
 from pipelines.compiled import check_all, compiled, write_all
-from pipelines.images import ROOT, with_sources
-from pipelines.local_runner import Task, run_pipeline
-from pipelines.report import write_report
+from pipelines.finish import finish
+from pipelines.images import ROOT, source_hash, with_sources
+from pipelines.local_runner import run_pipeline
 from pipelines.run_folder import Origin, check_java, content_of, opened
 from pipelines.summary import summarise
 from promolift.contracts.artifacts import write_json
@@ -90,56 +89,41 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(SOURCES)}.")
     if getattr(options, "epochs", 0) < 0:
         raise InputError(f"--epochs is {options.epochs} but must be 1 or more, or 0 for as many as it takes.")
-    origin = Origin(options.source, content_of(options.path), options.seed)
+    origin = Origin(options.source, content_of(options.path), options.seed, source_hash("spark"))
     check_java()
     with opened(options.out, origin, fresh=options.fresh) as folder:
-        return _run(pipeline, options, origin, folder)
+        return _run(pipeline, folder, _arguments(pipeline, options, origin, folder))
 
 
-def _run(pipeline: str, options: argparse.Namespace, origin: Origin, folder: Path) -> dict[str, Any]:
-    began = time.perf_counter()
-    print(f"{pipeline} of {options.source} in {folder}", flush=True)
+def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folder: Path) -> dict[str, Any]:
+    """The pipeline's parameters for a run in `folder`."""
+    settings = Settings()
     path = str(Path(options.path).resolve()) if options.path else ""
-    arguments = {
-        "source": origin.source, "content": origin.content, "seed": origin.seed, "path": path, "root": str(folder),
-        "redis_url": Settings().redis_url,
-    }  # fmt: skip
+    found = {
+        "source": origin.source,
+        "content": origin.content,
+        "seed": origin.seed,
+        "path": path,
+        "root": str(folder),
+        "redis_url": settings.redis_url,
+    }
     if pipeline == "training":
-        settings = Settings()
         uri = settings.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
-        arguments |= {"epochs": options.epochs, "mlflow_uri": uri, "model_name": settings.model_name}
+        found |= {"epochs": options.epochs, "mlflow_uri": uri, "model_name": settings.model_name}
+    return found
+
+
+def _run(pipeline: str, folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    began = time.perf_counter()
+    print(f"{pipeline} of {arguments['source']} in {folder}", flush=True)
     os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
     tasks = run_pipeline(with_sources(compiled(pipeline)), arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout)
     summary = summarise(folder, tasks, time.perf_counter() - began)
     write_json(folder / "summary.json", summary)
     if pipeline == "training":
-        _finish(folder, summary, tasks, arguments)
-    return summary
-
-
-def _finish(folder: Path, summary: dict[str, Any], tasks: dict[str, Task], arguments: dict[str, Any]) -> None:
-    """Report, the champion's folder for serving, and the closing lines."""
-    report = write_report(folder, summary)
-    registry, gate = summary["registry"], summary["gate"]
-    if registry:
-        _serve_champion(folder, registry, arguments)
+        finish(folder, summary, arguments["mlflow_uri"])
     print(f"  {'total':<22} {summary['seconds']['total']:6.1f} s")
-    print(f"verdict: {gate['chosen'] or 'no candidate'} is {gate['verdict']}" + (f", version {registry['version']}" if registry else ""))
-    for reason in () if registry else gate["reasons"]:
-        print(f"  {reason}")
-    print(f"report: {report}")
-
-
-def _serve_champion(folder: Path, registry: dict[str, Any], arguments: dict[str, Any]) -> None:
-    """Put the registry's champion into DIR/serving_model: the registered candidate itself, or the earlier one that still reigns."""
-    champion = folder / "models" / registry["model"]
-    if "champion" not in registry["aliases"]:
-        from components.fetch_champion import fetch  # noqa: PLC0415 (takes seconds, and only a challenger needs it)
-
-        champion = Path(fetch(str(folder / "none"), arguments["mlflow_uri"], arguments["model_name"], str(folder / "champion")))
-    target = folder / "serving_model"
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(champion, target)
+    return summary
 
 
 if __name__ == "__main__":

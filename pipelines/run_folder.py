@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from promolift.contracts.artifacts import write_json
@@ -20,16 +20,22 @@ MADE: tuple[str, ...] = (
     "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json",
 )  # fmt: skip
 """Everything that runs write into their folder; `--fresh` deletes these and nothing else."""
+REFINED: tuple[str, ...] = ("landing", "bronze", "silver", "gold", "lineage")
+"""Parts of the lake that follow from the source; the log of decisions beside them does not."""
 JAVA = 17
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run's lake was made from: silver only ever adds rows, so another source or seed needs another folder."""
+    """What a run's lake was made from. Silver only ever adds rows, so another source, content or seed needs another folder.
+
+    `code`: hash of the source of the stages that land and refine; when it alone changes, the same data are refined anew.
+    """
 
     source: str
     content: str
     seed: int
+    code: str
 
 
 def content_of(path: str) -> str:
@@ -82,13 +88,18 @@ def _claim(folder: Path, origin: Origin) -> None:
     record = folder / "run.json"
     built = record.exists() and (folder / "lake" / "silver").exists()
     before = Origin(**json.loads(record.read_text(encoding="utf-8"))) if built else origin
-    if before != origin:
-        changed = " and ".join(
-            f"{name} '{old}' (now '{new}')"
-            for (name, old), new in zip(asdict(before).items(), asdict(origin).values(), strict=True)
-            if old != new
+    given = ("source", "content", "seed")
+    changed = [
+        f"{name} '{getattr(before, name)}' (now '{new}')" for name in given if getattr(before, name) != (new := getattr(origin, name))
+    ]
+    if changed:
+        raise InputError(
+            f"The folder {folder} holds a run of {' and '.join(changed)}; add --fresh to replace it, or choose another with --out."
         )
-        raise InputError(f"The folder {folder} holds a run of {changed}; add --fresh to replace it, or choose another with --out.")
+    if before.code != origin.code:
+        print("  the code that lands and refines the data has changed, so the lake is built anew")
+        for layer in REFINED:
+            shutil.rmtree(folder / "lake" / layer, ignore_errors=True)
     write_json(record, origin)
 
 

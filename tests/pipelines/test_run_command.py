@@ -1,6 +1,7 @@
 """The command's own checks: each refusal is a sentence and a status, and changes nothing."""
 
 import fcntl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pipelines import run
 from pipelines.run_folder import Origin, check_java, content_of, opened
 from promolift.errors import InputError, UnavailableError
 
-ONE = Origin("hillstrom", "abc", 1)
+ONE = Origin("hillstrom", "abc", 1, "code")
 
 
 def failing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -63,7 +64,7 @@ def test_a_folder_is_kept_to_one_origin_until_fresh(tmp_path: Path):
     with opened(tmp_path, ONE, fresh=False) as folder:
         (folder / "lake" / "silver").mkdir(parents=True)
         (folder / "notes.txt").write_text("mine")
-    other = Origin("complete_journey", "abc", 2)
+    other = Origin("complete_journey", "abc", 2, "code")
     with pytest.raises(InputError, match=r"source 'hillstrom' \(now 'complete_journey'\) and seed '1' \(now '2'\); add --fresh"):
         opened(tmp_path, other, fresh=False).__enter__()
     with opened(tmp_path, other, fresh=True):
@@ -71,10 +72,21 @@ def test_a_folder_is_kept_to_one_origin_until_fresh(tmp_path: Path):
         assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_changed_code_rebuilds_the_lake_and_keeps_the_decisions(tmp_path: Path):
+    with opened(tmp_path, ONE, fresh=False) as folder:
+        (folder / "lake" / "silver").mkdir(parents=True)
+        (folder / "lake" / "serving" / "decisions").mkdir(parents=True)
+    with opened(tmp_path, ONE, fresh=False):
+        assert (tmp_path / "lake" / "silver").exists()
+    with opened(tmp_path, replace(ONE, code="changed"), fresh=False):
+        assert not (tmp_path / "lake" / "silver").exists()
+        assert (tmp_path / "lake" / "serving" / "decisions").exists()
+
+
 def test_a_run_that_landed_nothing_does_not_claim_the_folder(tmp_path: Path):
     with opened(tmp_path, ONE, fresh=False):
         pass
-    with opened(tmp_path, Origin("hillstrom", "mended", 1), fresh=False):
+    with opened(tmp_path, Origin("hillstrom", "mended", 1, "code"), fresh=False):
         pass
 
 
