@@ -69,26 +69,28 @@ def _conformed(lake: Lake, name: str, rows: DataFrame) -> tuple[DataFrame, Extra
     return rows, ()
 
 
-def _marked(rows: DataFrame, silver: Table, card: SourceCard, extra: Extra) -> DataFrame:
-    """Good rows get their rank by arrival among rows of the same key: rank 1 is kept, later ones are duplicates.
+def _sorted_out(judged: DataFrame, silver: Table) -> tuple[DataFrame, DataFrame]:
+    """(kept, refused). Of good rows with the same key the first to arrive is kept.
 
-    Only keys that occur twice are sorted; nearly all occur once, and sorting them all would cost half of the ingestion.
+    Nearly every key occurs once, so only the few rows that are bad or share their key are held and sorted; the rest passes by.
     """
-    judged = with_reason(rows, silver, card, extra)
     good = judged.where(F.col("reason").isNull())
-    twice = good.groupBy(*silver.key).count().where("count > 1").drop("count").withColumn("again", F.lit(True)).persist()
-    marked = judged.join(F.broadcast(twice), on=list(silver.key), how="left")
+    hashed = F.xxhash64(*silver.key).alias("hash")  # a number is cheaper to group than text; a collision only means a row more in `odd`
+    twice = good.select(hashed).groupBy("hash").count().where("count > 1").select("hash", F.lit(True).alias("again")).persist()
+    marked = judged.withColumn("hash", hashed).join(F.broadcast(twice), on="hash", how="left")
+    odd = marked.where("again or reason is not null").persist()
     order = ["arrived_at"] if "arrived_at" in silver.names else []
-    ranked = Window.partitionBy(*silver.key).orderBy(*order, "delivery")
-    again = marked.where("again and reason is null").withColumn("rank", F.row_number().over(ranked))
-    return marked.where("again is null or reason is not null").withColumn("rank", F.when(F.col("reason").isNull(), 1)).unionByName(again)
+    by_arrival = Window.partitionBy(*silver.key).orderBy(*order, "delivery")
+    first = odd.where("reason is null").withColumn("rank", F.row_number().over(by_arrival)).where("rank = 1")
+    once = marked.where("again is null and reason is null")
+    return conform(once, silver).unionByName(conform(first, silver)), odd.where(F.col("reason").isNotNull())
 
 
-def _refused(marked: DataFrame, landed: Table) -> DataFrame:
+def _quarantined(refused: DataFrame, landed: Table) -> DataFrame:
     row = F.to_json(F.struct(*landed.names), {"ignoreNullFields": "false"})
     identity = F.sha2(F.concat_ws("|", F.lit(landed.name), "delivery", "row"), 256)
-    bad = marked.where(F.col("reason").isNotNull()).withColumn("row", row).withColumn("table_name", F.lit(landed.name))
-    return conform(bad.withColumn("row_id", identity).dropDuplicates(["row_id"]), QUARANTINE)
+    named = refused.withColumn("row", row).withColumn("table_name", F.lit(landed.name))
+    return conform(named.withColumn("row_id", identity).dropDuplicates(["row_id"]), QUARANTINE)
 
 
 def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) -> Counters:
@@ -96,16 +98,15 @@ def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) 
     received = _received(lake, files)
     lake.append(bronze, received)
     rows, extra = _conformed(lake, landed.name, received)
-    marked = _marked(rows, silver, card, extra)
+    kept, refused = _sorted_out(with_reason(rows, silver, card, extra), silver)
     before = lake.rows(silver) if lake.exists(silver) else 0
-    lake.insert_new(silver, conform(marked.where(F.col("rank") == 1), silver))
-    refused = {r["reason"]: int(r["count"]) for r in marked.where("reason is not null").groupBy("reason").count().collect()}
-    if refused or not lake.exists(QUARANTINE):
-        lake.insert_new(QUARANTINE, _refused(marked, landed))
+    lake.insert_new(silver, kept)
+    reasons = {r["reason"]: int(r["count"]) for r in refused.groupBy("reason").count().collect()}
+    if reasons or not lake.exists(QUARANTINE):
+        lake.insert_new(QUARANTINE, _quarantined(refused, landed))
     lake.spark.catalog.clearCache()
-    kept, total = int(lake.writes[silver.path]["rows"]) - before, sum(f.rows for f in files)
-    bad = sum(refused.values())
-    return {"received": total, "kept": kept, "quarantined": bad, "duplicates": total - kept - bad, "reasons": refused}
+    new, total, bad = lake.rows(silver) - before, sum(f.rows for f in files), sum(reasons.values())
+    return {"received": total, "kept": new, "quarantined": bad, "duplicates": total - new - bad, "reasons": reasons}
 
 
 def run(lake: Lake) -> Counters:

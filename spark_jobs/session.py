@@ -16,6 +16,7 @@ CONFIGURATION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
+    "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "0",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
     "spark.sql.parquet.compression.codec": "snappy",
     "spark.ui.enabled": "false",
