@@ -14,6 +14,7 @@ from promolift.contracts.artifacts import CANDIDATES, ModelManifest, read_manife
 from promolift.contracts.features import features_hash
 from promolift.errors import InputError
 from promolift.uplift.clusters import Floats
+from promolift.uplift.effects import CHAMPION
 from promolift.uplift.value import Prediction
 
 
@@ -90,7 +91,10 @@ def _aligned(table: Floats, own: list[str], decisions: Decisions, absent: float)
 
 
 def read_champion(champion: str, decisions: Decisions) -> tuple[dict[str, Prediction], str]:
-    """`{"champion": prediction}` and no note, or nothing and the note that says why; no champion: neither. Raises InputError."""
+    """`{"champion": prediction}` and no note, or nothing and the note that says why it cannot be compared; no champion: neither.
+
+    Raises InputError when the champion's folder has no manifest.
+    """
     if not champion:
         return {}, ""
     folder = Path(champion)
@@ -98,4 +102,4 @@ def read_champion(champion: str, decisions: Decisions) -> tuple[dict[str, Predic
         raise InputError(f"The champion's folder '{folder}' has no manifest.json; give a folder of a registered model, or none.")
     manifest = read_manifest(folder)
     note = champion_note(folder, manifest, decisions.card.objective)
-    return ({}, note) if note else ({"champion": score_champion(folder, manifest, decisions)}, "")
+    return ({}, note) if note else ({CHAMPION: score_champion(folder, manifest, decisions)}, "")

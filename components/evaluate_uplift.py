@@ -26,7 +26,7 @@ from components.trial_input import Decisions, read_decisions, segments
 from promolift.contracts.artifacts import Verdict, write_json
 from promolift.contracts.tables import EXAMPLES
 from promolift.uplift.audit import Audit, audit
-from promolift.uplift.effects import Effects, Measured, choose, choose_single, contribution_means, measure
+from promolift.uplift.effects import Choice, Effects, Measured, choose, contribution_means, measure
 from promolift.uplift.gate import DEFAULT_LIMITS, judge, power_line, trust
 from promolift.uplift.scores import faults, no_overlap, overlap
 from promolift.uplift.value import Prediction
@@ -43,8 +43,7 @@ class Judgement:
     measured: Measured
     predictions: dict[str, Prediction]
     effects: Effects
-    validation: dict[str, float]
-    best_single: str
+    choice: Choice
     explained: dict[str, float]
     note: str
 
@@ -76,23 +75,15 @@ def _judgement(decisions: Decisions, vocabulary: Vocabularies, models: Path, cha
     possible = sound & ~no_overlap(decisions.trial)
     validation, test = (decisions.rows_of(split) & possible for split in ("validation", "test"))
     earlier, rows = decisions.take(validation), decisions.take(test)
-    before, (rival, note) = read_candidates(models, earlier), read_champion(champion, rows)
-    predictions = read_candidates(models, rows) | rival
+    before, predictions = read_candidates(models, earlier), read_candidates(models, rows)
+    rival, note = read_champion(champion, rows)
     pseudo = pseudo_outcomes(decisions, vocabulary, sound, validation | test, seed)
-    budget, known, measured = decisions.card.budget_cents, pseudo.of(decisions, validation), pseudo.of(decisions, test)
-    chosen, values = choose(known, before, budget)
-    best_single = choose_single(known, budget)
-    effects = measure(
-        measured,
-        predictions,
-        chosen=chosen,
-        best_single=best_single,
-        budget=budget,
-        segments=segments(rows),
-        resamples=RESAMPLES,
-        seed=seed,
-    )
-    return Judgement(rows, measured, predictions, effects, values, best_single, pseudo.explained, note)
+    budget, measured = decisions.card.budget_cents, pseudo.of(decisions, test)
+    choice = choose(pseudo.of(decisions, validation), before, budget)
+    predictions |= rival
+    found = segments(rows)
+    effects = measure(measured, predictions, choice, budget=budget, segments=found, resamples=RESAMPLES, seed=seed)
+    return Judgement(rows, measured, predictions, effects, choice, pseudo.explained, note)
 
 
 def _document(test: Decisions, found: Audit, verdict: Verdict, seed: int) -> dict[str, Any]:
@@ -110,9 +101,9 @@ def _document(test: Decisions, found: Audit, verdict: Verdict, seed: int) -> dic
 
 def _measured(judgement: Judgement, seed: int) -> dict[str, Any]:
     effects, rows = judgement.effects, judgement.decisions
-    choice = {"by": "value/aipw at the budget on the validation split", "validation_value": judgement.validation}
+    choice = {"by": "value/aipw at the budget on the validation split", "validation_value": judgement.choice.values}
     return {
-        "choice": choice | {"chosen": effects.chosen, "best_single_promo": judgement.best_single},
+        "choice": choice | {"chosen": effects.chosen, "best_single_promo": judgement.choice.single},
         "judged": {"decisions": effects.rows, "shoppers": effects.shoppers}, "overlap": asdict(overlap(rows.trial)),
         "outcome_models": {"r_squared_out_of_fold": judgement.explained}, "power": power_line(effects),
         "models": {name: _model(name, judgement, seed) for name in judgement.predictions},

@@ -28,6 +28,7 @@ def model_metrics(name: str, effects: Effects, decisions: Decisions) -> dict[str
         (metrics.AUTOC.of(outcome, unit), judged.autoc),
         (metrics.VALUE.of(outcome, unit), judged.profit),
         (metrics.SPEND.of("promo cost", "cents per decision"), judged.spend),
+        (metrics.OWN_SPEND.of("promo cost", "cents per decision"), judged.own_spend),
         (metrics.SLOPE.of(outcome, f"measured {unit} per predicted one"), judged.slope),
         (metrics.ECE.of(outcome, "share of the mean squared prediction"), judged.ece),
     ]

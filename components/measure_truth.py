@@ -16,17 +16,18 @@ from components.candidate_scores import read_candidates
 from components.trial_input import Decisions, read_decisions
 from promolift.contracts.artifacts import write_json
 from promolift.errors import InputError
-from promolift.uplift.clusters import Floats, Integers
+from promolift.uplift.clusters import Floats
 from promolift.uplift.ranking import rank, tie_means
 from promolift.uplift.scores import no_overlap
-from promolift.uplift.value import Prediction, affordable_share, assign, predicted_spend, price_for
+from promolift.uplift.value import Prediction, affordable_share, assign, mean_given, price_for
 
 
 def measure(truth: str, lake: str, models: str, out: str) -> dict[str, Any]:
     """Compare every candidate with the truth on the test split (holdout left out) and write <out>/truth.json.
 
-    Profit and spend are true expectations in cents per decision at the source's budget. `share_of_oracle` divides by the policy that
-    knows every effect and keeps the same budget. Raises InputError when the truth is missing or lacks a decision.
+    Profit and spend are true expectations in cents per decision. Every policy spends the source's budget by true cost, so none gains
+    by underrating costs; `share_of_oracle` divides by the policy that knows every effect. Raises InputError when the
+    truth is missing or lacks a decision.
     """
     decisions = read_decisions(Path(lake))[0]
     rows = decisions.take(decisions.rows_of("test") & ~no_overlap(decisions.trial))
@@ -66,12 +67,8 @@ def _of_promo(table: Any, promo: str, rows: Decisions) -> tuple[Floats, Floats]:
 
 
 def _policy(prediction: Prediction, known: Prediction, budget: float) -> dict[str, Any]:
-    arm = assign(prediction, price_for(prediction, budget))
-    return {"profit": _mean(known.value, arm), "spend": predicted_spend(known, arm), "given": float(np.mean(arm > 0))}
-
-
-def _mean(value: Floats, arm: Integers) -> float:
-    return float(np.column_stack([np.zeros(len(arm)), value])[np.arange(len(arm)), arm].mean())
+    arm = assign(prediction, price_for(prediction, budget, known.cost))
+    return {"profit": mean_given(known.value, arm), "spend": mean_given(known.cost, arm), "given": float(np.mean(arm > 0))}
 
 
 def _agreement(prediction: Prediction, known: Prediction, rows: Decisions) -> dict[str, Any]:

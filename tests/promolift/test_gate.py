@@ -12,7 +12,7 @@ from promolift.contracts.artifacts import Verdict
 from promolift.uplift.audit import audit
 from promolift.uplift.bootstrap import half_samples
 from promolift.uplift.calibration import blp_slope, ece_squared
-from promolift.uplift.effects import Effects, Measured, choose, choose_single, measure
+from promolift.uplift.effects import Choice, Effects, Measured, choose, measure
 from promolift.uplift.gate import EFFECT_CHECKS, GateLimits, judge
 from promolift.uplift.scores import Trial, aipw, make_trial
 from promolift.uplift.value import Prediction
@@ -63,7 +63,7 @@ def predictions(w: World, candidate: Any) -> dict[str, Prediction]:
 def effects_of(w: World, candidate: Any, chosen: str = "uplift_net", **others: Prediction) -> Effects:
     masks = {"low": w.feature[:, 2] < 0, "high": w.feature[:, 2] >= 0}
     table = predictions(w, candidate) | others
-    return measure(w.measured, table, chosen=chosen, best_single="a", budget=BUDGET, segments=masks, resamples=200, seed=3)
+    return measure(w.measured, table, Choice(chosen, "a", {}), budget=BUDGET, segments=masks, resamples=200, seed=3)
 
 
 def verdict_of(w: World, candidate: Any, **others: Prediction) -> Verdict:
@@ -157,9 +157,21 @@ def test_too_few_rows_cannot_tell_models_apart():
 def test_choice_is_a_plain_maximum_of_value_at_the_budget():
     w = world(7)
     table = predictions(w, w.effect)
-    name, values = choose(w.measured, table, BUDGET)
-    assert name == "uplift_net" == max(values, key=values.__getitem__)
-    assert choose_single(w.measured, 1e9) == "a"
+    choice = choose(w.measured, table, BUDGET)
+    assert choice.model == "uplift_net" and choice.values["uplift_net"] == max(choice.values.values())
+    assert choose(w.measured, table, 1e9).single == "a"
+
+
+def test_underrated_costs_gain_nothing_and_are_refused():
+    w = world(7)
+    table = predictions(w, w.effect) | {"cheap": Prediction(w.effect, w.cost / 2)}
+    found = measure(w.measured, table, Choice("cheap", "a", {}), budget=6.0, segments={}, resamples=100, seed=3)
+    for name in ("cheap", "uplift_net"):
+        assert found.models[name].spend.value == pytest.approx(6.0, abs=0.1)
+    assert found.profit("cheap").value == pytest.approx(found.profit("uplift_net").value, rel=1e-3)
+    assert statuses(judge(audit(w.trial), found))["spend_within_budget"] == "failed"
+    honest = measure(w.measured, table, Choice("uplift_net", "a", {}), budget=6.0, segments={}, resamples=100, seed=3)
+    assert statuses(judge(audit(w.trial), honest))["spend_within_budget"] == "passed"
 
 
 def test_estimates_agree_with_the_truth():
@@ -195,7 +207,7 @@ def test_row_order_changes_no_estimate(seed: int):
         Trial(t.arm[order], t.propensities[order], t.codes[order], t.shoppers), w.measured.value[order], w.measured.cost[order], ARMS
     )
     masks = {"low": w.feature[order, 2] < 0, "high": w.feature[order, 2] >= 0}
-    after = measure(moved, table, chosen="uplift_net", best_single="a", budget=BUDGET, segments=masks, resamples=200, seed=3)
+    after = measure(moved, table, Choice("uplift_net", "a", {}), budget=BUDGET, segments=masks, resamples=200, seed=3)
     before = effects_of(w, w.effect)
     for name, judged in before.models.items():
         for part in ("qini", "autoc", "profit", "spend", "slope", "ece"):

@@ -13,8 +13,8 @@ from promolift.uplift.value import (
     assign,
     best_promo,
     contribution,
+    mean_given,
     off_policy,
-    predicted_spend,
     price_for,
     shuffled,
     single,
@@ -40,9 +40,9 @@ def test_the_arm_is_the_best_net_promo_or_none():
 def test_the_price_keeps_the_budget_and_a_lower_price_does_not(seed: int, budget: float):
     table = prediction(seed)
     price = price_for(table, budget)
-    assert predicted_spend(table, assign(table, price)) <= budget
+    assert mean_given(table.cost, assign(table, price)) <= budget
     if price > 0:
-        assert predicted_spend(table, assign(table, price * (1 - 1e-9))) > budget
+        assert mean_given(table.cost, assign(table, price * (1 - 1e-9))) > budget
 
 
 @settings(deadline=None)
@@ -53,7 +53,7 @@ def test_no_other_assignment_that_spends_as_little_is_predicted_to_earn_more(see
     arm = assign(table, price_for(table, budget))
     rival = np.random.default_rng(other).integers(0, 4, 30)
     value = np.column_stack([np.zeros(30), table.value])
-    if predicted_spend(table, rival) <= predicted_spend(table, arm):
+    if mean_given(table.cost, rival) <= mean_given(table.cost, arm):
         assert value[np.arange(30), rival].sum() <= value[np.arange(30), arm].sum() + 1e-9
 
 
@@ -62,8 +62,18 @@ def test_costs_of_either_sign_and_unreachable_budgets():
     assert assign(saver, price_for(saver, -5.0)).tolist() == [1]
     with pytest.raises(InputError, match="No policy keeps a budget of -20"):
         price_for(saver, -20.0)
+    assert assign(prediction(1), price_for(prediction(1), 5.0, np.full((200, 3), 30.0))).mean() > 0
     free = Prediction(np.array([[3.0]]), np.array([[0.0]]))
     assert price_for(free, 0.0) == 0.0
+
+
+def test_the_price_can_keep_the_budget_by_what_promos_really_cost():
+    table = prediction(3)
+    charged = 2 * np.maximum(table.cost, 1.0)
+    arm = assign(table, price_for(table, 10.0, charged))
+    assert 9.0 < mean_given(charged, arm) <= 10.0
+    unpriced = Prediction(np.ones((5, 1)), np.zeros((5, 1)))
+    assert price_for(unpriced, 1.0, np.full((5, 1), 9.0)) > 1e14
 
 
 def test_contributions_by_hand():
@@ -92,7 +102,7 @@ def test_snips_by_hand_with_effective_size():
 
 def test_the_spend_path_never_spends_less():
     table = prediction(4)
-    spends = [predicted_spend(table, arm) for arm in spend_path(table)]
+    spends = [mean_given(table.cost, arm) for arm in spend_path(table)]
     assert len(spends) > 10 and np.all(np.diff(spends) >= -1e-12)
 
 

@@ -13,6 +13,7 @@ from promolift.uplift.scores import Trial
 from promolift.uplift.segments import Segment, judge_segments
 from promolift.uplift.value import Prediction, affordable_share, assign, best_promo, contribution, price_for, shuffled, single
 
+CHAMPION = "champion"
 SHUFFLED = "shuffled same mix"
 BEST_SINGLE = "best single promo"
 
@@ -28,13 +29,27 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What the validation split settled: the `model`, the best `single` promo, and the value of each model's policy there."""
+
+    model: str
+    single: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Judged:
-    """One model's ranking, policy at the budget (`arm` [n], shadow price `price`) and calibration."""
+    """One model's ranking, policy at the budget (`arm` [n], shadow price `price`, `profit`, `spend`) and calibration.
+
+    The policies compared spend the budget by *measured* cost, so that a model that underrates costs gains nothing by overspending.
+    `own_spend`: what the model would really spend if the budget were kept by its own predicted cost, as serving does.
+    """
 
     qini: Estimate
     autoc: Estimate
     profit: Estimate
     spend: Estimate
+    own_spend: Estimate
     slope: Estimate
     ece: Estimate
     arm: Integers
@@ -62,16 +77,22 @@ class Effects:
         return self.models[policy].profit if policy in self.models else self.others[policy]
 
 
+def price_at(measured: Measured, prediction: Prediction, budget: float) -> float:
+    """The price of a cent at which the model's policy spends the budget by measured cost."""
+    return price_for(prediction, budget, measured.cost[:, 1:] - measured.cost[:, :1])
+
+
 def measure_model(measured: Measured, prediction: Prediction, budget: float, samples: HalfSamples) -> Judged:
-    """Ranking, policy and calibration of one model."""
-    price = price_for(prediction, budget)
-    arm = assign(prediction, price)
+    """Ranking, policy at the budget and calibration of one model."""
+    price = price_at(measured, prediction, budget)
+    arm, own = assign(prediction, price), assign(prediction, price_for(prediction, budget))
     promo, score = best_promo(prediction)
     ranks = rate(rank(score), contribution(measured.value, promo), samples)
-    profit, spend = samples.means(np.column_stack([contribution(measured.value, arm), contribution(measured.cost, arm)]))
+    parts = [contribution(measured.value, arm), contribution(measured.cost, arm), contribution(measured.cost, own)]
+    profit, spend, own_spend = samples.means(np.column_stack(parts))
     effect = measured.value[:, 1:] - measured.value[:, :1]
     slope, ece = blp_slope(prediction.value, effect, samples), ece_squared(prediction.value, effect, samples)
-    return Judged(ranks["qini"], ranks["autoc"], profit, spend, slope, ece, arm, price)
+    return Judged(ranks["qini"], ranks["autoc"], profit, spend, own_spend, slope, ece, arm, price)
 
 
 def single_promos(measured: Measured, budget: float, samples: HalfSamples) -> dict[str, Estimate]:
@@ -88,35 +109,34 @@ def contribution_means(gamma: Floats) -> Floats:
 
 
 def measure(
-    measured: Measured, predictions: dict[str, Prediction], *, chosen: str, best_single: str, budget: float,
+    measured: Measured, predictions: dict[str, Prediction], choice: Choice, *, budget: float,
     segments: dict[str, NDArray[np.bool_]], resamples: int, seed: int,
 ) -> Effects:  # fmt: skip
     """Everything about `predictions` (by model name) that the gate needs, paired.
 
-    `chosen` and `best_single` (a promo) were picked on other rows. `segments`: row masks [n] by name. Deterministic for a seed.
+    `choice` was made on other rows. `segments`: row masks [n] by name. Deterministic for a seed.
     """
     trial = measured.trial
     samples = half_samples(trial.codes, trial.shoppers, resamples, seed)
     models = {name: measure_model(measured, p, budget, samples) for name, p in predictions.items()}
     others = single_promos(measured, budget, samples)
-    others[BEST_SINGLE] = others[best_single]
-    arm = models[chosen].arm
+    others[BEST_SINGLE] = others[choice.single]
+    arm = models[choice.model].arm
     others[SHUFFLED] = samples.mean(shuffled(measured.value, arm))
     found = judge_segments(contribution(measured.value, arm), segments, samples)
-    return Effects(chosen, trial.rows, trial.shoppers, budget, models, others, found)
+    return Effects(choice.model, trial.rows, trial.shoppers, budget, models, others, found)
 
 
-def choose(measured: Measured, predictions: dict[str, Prediction], budget: float) -> tuple[str, dict[str, float]]:
-    """The model whose policy at the budget is worth most on these rows (validation), and every model's value.
+def choose(measured: Measured, predictions: dict[str, Prediction], budget: float) -> Choice:
+    """The model whose policy at the budget is worth most on these rows (validation), and the best single promo.
 
     A plain maximum: whether the winner is better than noise is for the gate to say, on rows that did not choose it.
     """
-    arms = {name: assign(p, price_for(p, budget)) for name, p in predictions.items()}
+    arms = {name: assign(p, price_at(measured, p, budget)) for name, p in predictions.items()}
     values = {name: float(contribution(measured.value, arm).mean()) for name, arm in arms.items()}
-    return max(values, key=lambda name: values[name]), values
+    return Choice(max(values, key=lambda name: values[name]), _best_single(measured, budget), values)
 
 
-def choose_single(measured: Measured, budget: float) -> str:
-    """The promo that earns most when given alone within the budget, on these rows (validation)."""
+def _best_single(measured: Measured, budget: float) -> str:
     effect, cost = contribution_means(measured.value), contribution_means(measured.cost)
     return measured.arms[1 + int(np.argmax([e * affordable_share(c, budget) for e, c in zip(effect, cost, strict=True)]))]

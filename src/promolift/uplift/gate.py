@@ -12,13 +12,12 @@ from promolift.contracts.artifacts import Check, Status, Verdict
 from promolift.uplift.audit import Audit
 from promolift.uplift.bootstrap import Estimate
 from promolift.uplift.distributions import normal_quantile
-from promolift.uplift.effects import BEST_SINGLE, SHUFFLED, Effects, Judged
+from promolift.uplift.effects import BEST_SINGLE, CHAMPION, SHUFFLED, Effects, Judged
 
-CHAMPION = "champion"
 BASELINES: tuple[str, ...] = (SHUFFLED, BEST_SINGLE, "response", "lightgbm")
 EFFECT_CHECKS: tuple[str, ...] = (
     "qini_positive", "autoc_not_harmful", "profit_over_no_promo", *(f"profit_over_{b.replace(' ', '_')}" for b in BASELINES),
-    "calibration_slope", "calibration_error", "no_harmed_segment",
+    "spend_within_budget", "calibration_slope", "calibration_error", "no_harmed_segment",
 )  # fmt: skip
 
 
@@ -34,6 +33,8 @@ class GateLimits:
     """The same against the baselines: wider, since refusing a model takes a champion nowhere, yet far from a model that is worse."""
     sample_ratio_p: float = 0.001
     """Least p-value of the sample-ratio test."""
+    overspend: float = 0.10
+    """Measured spend over the budget that is tolerated, as a share of the budget; a hard cap is the ledger's task."""
     slope: tuple[float, float] = (0.5, 1.5)
     """Range of a tolerable calibration slope."""
     ece_squared: float = 0.25
@@ -101,6 +102,7 @@ def _effect_checks(effects: Effects, limits: GateLimits, champion_note: str) -> 
         yield Check("profit_over_champion", "cannot tell", None, None, champion_note)
     elif CHAMPION in effects.models:
         yield _over(effects, CHAMPION, limits.champion_margin, limits)
+    yield _spend(effects, model, limits)
     yield _slope(effects.chosen, model, limits)
     yield _calibration_error(effects.chosen, model, limits)
     yield _segments(effects, limits)
@@ -147,7 +149,15 @@ def _comparison(chosen: str, other: str, difference: Estimate, margin: float) ->
     low, high = difference.interval()
     better = chosen if difference.value >= 0 else other
     told = "the data can tell them apart" if low > 0 or high < 0 else "the data cannot tell them apart"
-    return f"{better} earns more than {chosen if better == other else other}: difference {_span(difference)}; {told} (margin {margin:.4g})."
+    return f"{better} is measured ahead of {chosen if better == other else other}: difference {_span(difference)}; {told} (margin {margin:.4g})."
+
+
+def _spend(effects: Effects, model: Judged, limits: GateLimits) -> Check:
+    lower, most = model.own_spend.bound(limits.alpha), effects.budget * (1 + limits.overspend)
+    verb = "keeps" if lower <= most else "breaks"
+    policy = f"{effects.chosen}, going by its own costs, {verb} a budget of {effects.budget:.4g} cents per decision"
+    detail = f"{policy}: measured spend {_span(model.own_spend)}."
+    return Check("spend_within_budget", "passed" if lower <= most else "failed", model.own_spend.value, most, detail)
 
 
 def _slope(name: str, model: Judged, limits: GateLimits) -> Check:

@@ -61,6 +61,15 @@ SKLIFT = Definition(
 )
 VALUE = Definition("value/aipw", "doubly robust pseudo-outcomes of the policy's arm less no_promo", "none", "per decision", "", _LOGGED, "")
 SPEND = Definition("spend/aipw", "doubly robust pseudo-outcomes of the policy's arm less no_promo", "none", "per decision", "", _LOGGED, "")
+OWN_SPEND = Definition(
+    "spend/aipw-own-costs",
+    "doubly robust pseudo-outcomes of the arm less no_promo, budget kept by the model's own predicted cost",
+    "none",
+    "per decision",
+    "",
+    _LOGGED,
+    "",
+)
 SLOPE = Definition(
     "calibration/blp-slope", "doubly robust effect on predicted effect, all promos", "none", "1 is calibrated", "", _LOGGED, ""
 )

@@ -13,6 +13,7 @@ from promolift.uplift.clusters import Floats, Integers
 from promolift.uplift.scores import Trial
 
 BISECTIONS = 60
+HIGHEST = 1e15
 
 
 @dataclass(frozen=True)
@@ -46,27 +47,29 @@ def best_promo(prediction: Prediction, price: float = 0.0) -> tuple[Integers, Fl
     return (best + 1).astype(np.int64), net[np.arange(len(net)), best]
 
 
-def predicted_spend(prediction: Prediction, arm: Integers) -> float:
-    """Mean predicted cost of the arms given, cents per decision."""
-    cost = np.column_stack([np.zeros(len(arm)), prediction.cost])
-    return float(cost[np.arange(len(arm)), arm].mean())
+def mean_given(table: Floats, arm: Integers) -> float:
+    """Mean of `table` [n, K] over decisions at the promo each is given by `arm` [n]; no_promo counts 0."""
+    return float(np.column_stack([np.zeros(len(arm)), table])[np.arange(len(arm)), arm].mean())
 
 
-def price_for(prediction: Prediction, budget: float) -> float:
-    """The least lambda >= 0 whose predicted spend is at most `budget` cents per decision, by bisection.
+def price_for(prediction: Prediction, budget: float, charged: Floats | None = None) -> float:
+    """The least lambda >= 0 at which the policy spends at most `budget` cents per decision, by bisection.
 
-    Spend never rises with lambda, whatever the signs of costs and values. Raises InputError when no lambda keeps the budget.
+    `charged` [n, K]: what promos really cost, measured or known; None: the predicted cost, of which a policy never spends more as
+    lambda rises, whatever the signs. Raises InputError when no lambda keeps the budget by predicted cost; by charged cost the
+    highest lambda is returned, since costs predicted as 0 cannot be priced out.
     """
-    if predicted_spend(prediction, assign(prediction, 0.0)) <= budget:
-        return 0.0
+    cost = prediction.cost if charged is None else charged
     low, high = 0.0, 1e-9
-    while predicted_spend(prediction, assign(prediction, high)) > budget:
+    if mean_given(cost, assign(prediction, low)) <= budget:
+        return low
+    while mean_given(cost, assign(prediction, high)) > budget and high < HIGHEST:
         low, high = high, high * 4.0
-        if high > 1e15:
-            raise InputError(f"No policy keeps a budget of {budget} cents per decision: even the cheapest arms cost more.")
+    if high >= HIGHEST and charged is None:
+        raise InputError(f"No policy keeps a budget of {budget} cents per decision: even the cheapest arms cost more.")
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
-        over = predicted_spend(prediction, assign(prediction, middle)) > budget
+        over = mean_given(cost, assign(prediction, middle)) > budget
         low, high = (middle, high) if over else (low, middle)
     return high
 
