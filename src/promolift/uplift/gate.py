@@ -147,9 +147,9 @@ def _over(effects: Effects, other: str, margin_share: float, limits: GateLimits)
 
 def _comparison(chosen: str, other: str, difference: Estimate, margin: float) -> str:
     low, high = difference.interval()
-    better = chosen if difference.value >= 0 else other
+    better, worse = (chosen, other) if difference.value >= 0 else (other, chosen)
     told = "the data can tell them apart" if low > 0 or high < 0 else "the data cannot tell them apart"
-    return f"{better} is measured ahead of {chosen if better == other else other}: difference {_span(difference)}; {told} (margin {margin:.4g})."
+    return f"{better} is measured ahead of {worse}: difference {_span(difference)}; {told} (margin {margin:.4g})."
 
 
 def _spend(effects: Effects, model: Judged, limits: GateLimits) -> Check:
