@@ -9,6 +9,8 @@ from components.subprogram import run_program
 from promolift.errors import ExpectationError, InputError, PromoliftError, UnavailableError
 
 PROGRAM = """
+import sys
+
 print("reading")
 print('{"job": "build_features", "rows": 3}')
 print("{not json")
