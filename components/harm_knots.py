@@ -13,7 +13,7 @@ from promolift.uplift.scores import aipw, make_trial
 
 Floats = NDArray[np.float64]
 _BASELINE = {
-    "objective": "regression", "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 100, "num_threads": 2, "verbosity": -1,
+    "objective": "regression", "learning_rate": 0.1, "num_leaves": 15, "min_data_in_leaf": 100, "num_threads": 1, "verbosity": -1,
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 
@@ -52,4 +52,4 @@ def _baseline(examples: Examples, vocabulary: Vocabularies, rows: NDArray[np.flo
     train = read_all(batches(examples, vocabulary, "train"))
     data = lightgbm.Dataset(train["features"], objective_outcome(examples, train["labels"]))
     booster = lightgbm.train({**_BASELINE, "seed": seed}, data, num_boost_round=60)
-    return np.asarray(booster.predict(rows), dtype=np.float64)
+    return np.asarray(booster.predict(rows, num_threads=1), dtype=np.float64)

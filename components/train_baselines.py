@@ -23,9 +23,10 @@ Rows = dict[str, NDArray[Any]]
 Splits = dict[str, Rows]
 Column = Callable[[Rows], NDArray[Any]]
 ROUNDS, PATIENCE = 200, 20
+# one thread: two that wait for each other took five times as long on a machine with other work
 PARAMETERS: dict[str, Any] = {
     "learning_rate": 0.05, "num_leaves": 12, "max_depth": 4, "min_data_in_leaf": 200, "lambda_l2": 20.0, "feature_fraction": 0.6,
-    "bagging_fraction": 0.8, "bagging_freq": 1, "max_bin": 127, "num_threads": 2, "deterministic": True, "force_row_wise": True,
+    "bagging_fraction": 0.8, "bagging_freq": 1, "max_bin": 127, "num_threads": 1, "deterministic": True, "force_row_wise": True,
     "use_missing": False, "verbosity": -1,
 }  # fmt: skip
 
@@ -88,7 +89,7 @@ def _kind(examples: Examples) -> str:
 
 
 def _predict(boosters: Sequence[Any], rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.stack([np.asarray(b.predict(rows), dtype=np.float64) for b in boosters], axis=1)
+    return np.stack([np.asarray(b.predict(rows, num_threads=1), dtype=np.float64) for b in boosters], axis=1)
 
 
 def t_learner(examples: Examples, splits: Splits, cost: list[Any], seed: int) -> Candidate:

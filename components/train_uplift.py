@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from components.examples_input import Batch, Examples, Vocabularies, open_examples, vocabularies
+import numpy as np
+
+from components.examples_input import Batch, Examples, Vocabularies, batches, open_examples, vocabularies
 from components.export_model import Candidate, Scores, export
 from components.train_input import dataset
 from components.uplift_model import LOSSES, NetConfig, NetSpec, load_layers
@@ -31,7 +33,7 @@ class Progress:
 
     @property
     def best(self) -> int:
-        """Epoch (from 1) with the least validation loss; 0 before the first."""
+        """Epoch (from 1) with the best (least) validation value; 0 before the first."""
         losses = [row["validation"] for row in self.history]
         return 1 + losses.index(min(losses)) if losses else 0
 
@@ -55,7 +57,7 @@ def train(lake: str, out: str, seed: int, epochs: int | None = None) -> dict[str
     spec = NetSpec(examples.card, tuple(len(values) for values in vocabulary.values()), config)
     training = Training(examples, vocabulary, spec, seed, Path(out) / "checkpoints" / NAME)
     progress = training.run()
-    written = export(candidate_of(training.model, seed), examples, vocabulary, Path(out))
+    written = export(candidate_of(in_float32(training.model, spec), seed), examples, vocabulary, Path(out))
     shutil.rmtree(training.folder)
     return {
         "device": device, "rows": training.rows, "epochs": len(progress.history), "best_epoch": progress.best,
@@ -123,13 +125,14 @@ class Training:
     def _epoch(self, number: int, validation: Any) -> dict[str, float]:
         start = time.perf_counter()
         shuffle = (self.config.shuffle_rows, self.seed * 1_000 + number)
-        batches = dataset(self.examples, self.vocabulary, "train", self.config.batch_rows, shuffle)
-        fitted = self.model.fit(batches, verbose=0).history
+        train = dataset(self.examples, self.vocabulary, "train", self.config.batch_rows, shuffle)
+        fitted = self.model.fit(train, verbose=0).history
         judged = self.model.evaluate(validation, verbose=0, return_dict=True)
         row = {f"train_{name}": fitted[name][0] for name in LOSSES} | {name: judged[name] for name in LOSSES}
         row |= {"validation": judged["stopping"], "seconds": time.perf_counter() - start}
         losses = ", ".join(f"{name} {row['train_' + name]:.4f}/{row[name]:.4f}" for name in LOSSES)
-        print(f"{NAME}: epoch {number}/{self.config.epochs} (train/validation) {losses}, {row['seconds']:.1f} s", flush=True)
+        end = f"effect gain {row['validation']:.5f}, {row['seconds']:.1f} s"
+        print(f"{NAME}: epoch {number}/{self.config.epochs} (train/validation) {losses}, {end}", flush=True)
         return {name: round(float(value), 6) for name, value in row.items()}
 
     def _save(self, progress: Progress) -> None:
@@ -154,13 +157,34 @@ def _built(spec: NetSpec, examples: Examples, vocabulary: Vocabularies) -> tuple
     model = UpliftNet(spec)
     train = dataset(examples, vocabulary, "train", 8_192)
     model.normalisation.adapt(train.map(lambda batch: model.logarithms(batch["numeric"])))
-    rows = sum(int(batch["arm"].shape[0]) for batch in train)
+    labels = np.concatenate([batch.labels for batch in batches(examples, vocabulary, "train")])
+    rows = len(labels)
     steps = -(-rows // spec.config.batch_rows) * spec.config.epochs
     rate = tf.keras.optimizers.schedules.CosineDecay(spec.config.learning_rate, steps, alpha=0.02)
     model.compile(optimizer=tf.keras.optimizers.AdamW(rate, weight_decay=spec.config.weight_decay, clipnorm=5.0))
     model.score(tf.zeros([1, len(spec.logged)]), tf.zeros([1, len(spec.sizes)], tf.int32))
+    model.start_at(labels)
     model.optimizer.build(model.trainable_variables)
     return model, rows
+
+
+def in_float32(model: Any, spec: NetSpec) -> Any:
+    """The model itself, or its twin without mixed precision: a served file computes in float32 wherever it was trained."""
+    import tensorflow as tf  # noqa: PLC0415 (takes seconds)
+
+    from components.uplift_net import UpliftNet  # noqa: PLC0415 (after load_layers)
+
+    if tf.keras.mixed_precision.global_policy().name == "float32":
+        return model
+    tf.keras.mixed_precision.set_global_policy("float32")
+    twin = UpliftNet(spec)
+    twin.normalisation.build([None, len(spec.logged)])
+    twin.normalisation.set_weights(model.normalisation.get_weights())
+    twin.normalisation.finalize_state()
+    twin.score(tf.zeros([1, len(spec.logged)]), tf.zeros([1, len(spec.sizes)], tf.int32))
+    for own, trained in zip(twin.trainable_variables, model.trainable_variables, strict=True):
+        own.assign(trained)
+    return twin
 
 
 def candidate_of(model: Any, seed: int) -> Candidate:

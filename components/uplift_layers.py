@@ -22,16 +22,18 @@ class UserTower(tf.keras.layers.Layer):  # type: ignore[misc]
     """Normalised numerics and embedded attributes -> cross layer -> MLP. [B, N], [B, A] -> [B, D]."""
 
     def __init__(self, spec: NetSpec, **options: Any) -> None:
-        super().__init__(**options)
-        size = spec.config.embedding
-        self.embeddings = [tf.keras.layers.Embedding(n, size) for n in spec.sizes]
+        super().__init__(autocast=False, **options)  # money and days keep float32; the dense layers cast for themselves
+        # one table for all attributes, each with its own range of rows
+        self.starts = [sum(spec.sizes[:i]) for i in range(len(spec.sizes))]
+        self.embedding = tf.keras.layers.Embedding(sum(spec.sizes), spec.config.embedding)
+        self.width = len(spec.sizes) * spec.config.embedding
         self.cross = tfrs.layers.feature_interaction.Cross(projection_dim=spec.config.low_rank)
         self.mlp = tfrs.layers.blocks.MLP(list(spec.config.user_units), activation="relu", final_activation="relu")
 
     def call(self, normal: Tensor, attributes: Tensor) -> Tensor:
         """[B, N] normalised numerics, [B, A] indices -> [B, D]."""
-        parts = [layer(attributes[:, i]) for i, layer in enumerate(self.embeddings)]
-        joined = tf.concat([tf.cast(normal, self.compute_dtype), *parts], axis=-1)
+        described = tf.reshape(self.embedding(attributes + tf.constant(self.starts)), [-1, self.width])
+        joined = tf.concat([tf.cast(normal, self.compute_dtype), described], axis=-1)
         return self.mlp(self.cross(joined, joined))
 
 
@@ -39,7 +41,7 @@ class PromoTower(tf.keras.layers.Layer):  # type: ignore[misc]
     """The promo's terms, its category's embedding and the shopper's history in that category -> [B, P, D]."""
 
     def __init__(self, spec: NetSpec, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(autocast=False, **options)  # money and days keep float32; the dense layers cast for themselves
         self.terms, self.categories, self.own = spec.terms, spec.categories, spec.own_columns
         self.embedding = tf.keras.layers.Embedding(len(CATEGORY_NAMES), spec.config.embedding)
         self.mlp = tfrs.layers.blocks.MLP(list(spec.config.promo_units), activation="relu", final_activation="relu")
@@ -61,6 +63,11 @@ class PromoTower(tf.keras.layers.Layer):  # type: ignore[misc]
         return tf.stack([share * 4.0, baskets * 2.0, logs[0] / 3.0, logs[1], logs[2]], axis=-1), discount
 
 
+def usual_margin(numeric: Tensor) -> Tensor:
+    """[B] rough margin of a typical week, in the currency's main unit: a quarter of the mean weekly sales."""
+    return 0.25 * tf.maximum(numeric[:, _SALES], 0.0) / (100.0 * _WEEKS)
+
+
 def _scaled(terms: list[list[float]]) -> list[list[float]]:
     return [[4 * depth, cap / 5, least / 10, contact * 10] for depth, cap, least, contact in terms]
 
@@ -69,7 +76,7 @@ class Member(tf.keras.layers.Layer):  # type: ignore[misc]
     """One pair of towers with its heads."""
 
     def __init__(self, spec: NetSpec, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(autocast=False, **options)  # money and days keep float32; the dense layers cast for themselves
         self.user, self.promo = UserTower(spec, name="user"), PromoTower(spec, name="promo")
         self.contact = [terms[3] for terms in spec.terms]
         self.baseline = tf.keras.layers.Dense(4, name="baseline", dtype="float32")

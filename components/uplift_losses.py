@@ -33,8 +33,9 @@ def ziln_moments(heads: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     paid, variance = tf.sigmoid(heads["paid"]), tf.square(heads["spread"])
     location = tf.clip_by_value(heads["location"], -6.0, 8.0)
     mean = paid * tf.exp(location + variance / 2)
-    second = paid * tf.exp(2 * location + 2 * variance)
-    return mean, tf.sqrt(tf.maximum(second - tf.square(mean), 0.25))
+    # the difference of second moment and squared mean, written without cancellation
+    variance_of_amount = paid * tf.exp(2 * location + variance) * (tf.exp(variance) - paid)
+    return mean, tf.sqrt(variance_of_amount + 0.25)
 
 
 def residual_loss(effect: Tensor, residual: Tensor, arm: Tensor, propensities: Tensor) -> Tensor:
@@ -43,9 +44,13 @@ def residual_loss(effect: Tensor, residual: Tensor, arm: Tensor, propensities: T
     effect [B, P] and residual [B] in the same unit; an error of the baseline does not bias the effect because
     E[1(arm = a) - p_a] = 0 by the design of the experiment (Nie and Wager 2021, section 2).
     """
+    return 0.5 * tf.reduce_mean(tf.square(residual - explained(effect, arm, propensities)))
+
+
+def explained(effect: Tensor, arm: Tensor, propensities: Tensor) -> Tensor:
+    """[B] part of the residual that effects [B, P] explain: the given promo's effect less the mean effect under the propensities."""
     given = tf.one_hot(arm - 1, tf.shape(effect)[1])
-    explained = tf.reduce_sum((given - propensities[:, 1:]) * effect, axis=1)
-    return 0.5 * tf.reduce_mean(tf.square(residual - explained))
+    return tf.reduce_sum((given - propensities[:, 1:]) * effect, axis=1)
 
 
 def rate_loss(rate: Tensor, amount: Tensor, weight: Tensor) -> Tensor:

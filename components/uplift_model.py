@@ -20,16 +20,16 @@ class NetConfig:
     `members` towers are averaged. `embedding`: size of a category's and an attribute's vector. `low_rank`: rank of the cross layer.
     """
 
-    members: int = 4
-    user_units: tuple[int, ...] = (64, 32)
-    promo_units: tuple[int, ...] = (32, 16)
+    members: int = 3
+    user_units: tuple[int, ...] = (16,)
+    promo_units: tuple[int, ...] = (64, 32)
     embedding: int = 4
     low_rank: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 6e-3
     weight_decay: float = 1e-2
-    batch_rows: int = 2_048
+    batch_rows: int = 1_024
     shuffle_rows: int = 16_384
-    epochs: int = 30
+    epochs: int = 16
     patience: int = 5
 
 

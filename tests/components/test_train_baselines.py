@@ -14,7 +14,7 @@ from tests.components.served_model import operations, random_batch, served
 from tests.components.synthetic_examples import effects, rows_of, table_of, write_lake
 
 pytestmark = pytest.mark.slow
-ROWS = 20_000
+ROWS = 12_000
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.examples_input import open_examples, vocabularies
-from components.train_uplift import Training, candidate_of, prepare_device, train
+from components.examples_input import batches, open_examples, vocabularies
+from components.train_uplift import Training, candidate_of, in_float32, prepare_device, train
 from components.uplift_model import NetConfig, NetSpec
 from promolift.contracts.artifacts import read_manifest
 from promolift.contracts.features import features_hash
@@ -25,7 +25,7 @@ SMALL = NetConfig(members=1, batch_rows=1_024, epochs=3)
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("uplift")
-    return folder, train(str(write_lake(folder / "lake", rows=ROWS)), str(folder / "models"), seed=1, epochs=20)
+    return folder, train(str(write_lake(folder / "lake", rows=ROWS)), str(folder / "models"), seed=1, epochs=16)
 
 
 def _training(lake: Path, folder: Path, config: NetConfig = SMALL) -> Training:
@@ -109,6 +109,28 @@ def test_served_file_equals_keras_on_random_rows(tmp_path: Path, objective: str)
     for expected, found in zip(candidate.score(batch), served(tmp_path, batch).values(), strict=True):
         assert np.ptp(expected) > 0
         assert np.max(np.abs(found - expected)) <= 1e-4 * np.max(np.abs(expected))
+
+
+def test_a_model_of_mixed_precision_is_served_in_float32(tmp_path: Path):
+    import tensorflow as tf
+
+    from components.export_model import to_tflite
+
+    lake = write_lake(tmp_path / "lake", rows=4_000)
+    prepare_device(seed=5)
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    examples = open_examples(lake)
+    vocabulary = vocabularies(examples)
+    spec = NetSpec(examples.card, tuple(map(len, vocabulary.values())), replace(SMALL, epochs=1))
+    training = Training(examples, vocabulary, spec, 5, tmp_path / "run")
+    training.run()
+    mixed, batch = candidate_of(training.model, 5), next(batches(examples, vocabulary, "test"))
+    before = mixed.score(batch)[0]
+    candidate = candidate_of(in_float32(training.model, spec), 5)
+    (tmp_path / "model.tflite").write_bytes(to_tflite(candidate))
+    after = candidate.score(batch)[0]
+    assert np.max(np.abs(served(tmp_path, batch)["value"] - after)) <= 1e-4 * np.max(np.abs(after))
+    assert 0 < np.max(np.abs(before - after)) < 0.1 * np.max(np.abs(after))
 
 
 def test_one_shopper_is_scored_in_a_fraction_of_a_millisecond(trained: tuple[Path, dict[str, Any]]):
