@@ -1,0 +1,58 @@
+"""`python -m benchmarks.figures`: build/demo/summary.json and build/bench.json -> the figures between README's two markers."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+BEGIN, END = "<!-- figures: python -m benchmarks.figures -->", "<!-- end of figures -->"
+
+
+def _truth(truth: Mapping[str, Any]) -> list[str]:
+    best = max(truth["single_promos"].items(), key=lambda item: item[1]["profit_at_budget"])
+    rows = ["| policy | true profit, cents a decision | share of the oracle's | rank correlation with true uplift |", "|---|---|---|---|"]
+    for name, model in truth["models"].items():
+        rows.append(f"| {name} | {model['profit']:.0f} | {model['share_of_oracle']:.1%} | {model['rank_correlation']['all']:.2f} |")
+    rows.append(
+        f"| best single promo ({best[0]}) | {best[1]['profit_at_budget']:.0f} | {best[1]['profit_at_budget'] / truth['oracle']['profit']:.1%} | |"
+    )
+    return [*rows, f"| oracle | {truth['oracle']['profit']:.0f} | 100 % | |"]
+
+
+def _lines(summary: Mapping[str, Any], bench: Mapping[str, Any]) -> list[str]:
+    decisions, data, latency = summary["decisions"], bench["dataset"], summary["decisions"]["latency_ms"]
+    examples = summary["tables"]["gold/examples"]["rows"]
+    refused = summary["tables"]["silver/purchases"]["quarantined"]
+    return [
+        f"`make demo`, test shoppers, {truth_rows(summary):,} decisions, simulated effects on real histories:",
+        "",
+        *_truth(summary["truth"]),
+        "",
+        f"- {examples:,} examples; {refused:,} purchase lines in quarantine (products that the real data's own catalogue lacks).",
+        f"- {decisions['count']} decisions over HTTP, {decisions['errors']} errors, p50 {latency['p50']} ms, p95 {latency['p95']} ms, "
+        f"{decisions['share_no_promo']:.0%} no_promo.",
+        f"- `make bench`: data set build {data['spark_seconds']:.0f} s in one Spark process, start-up included, {data['duckdb_seconds']:.1f} s in "
+        f"DuckDB on the same joins and windows (ratio {data['spark_over_duckdb']:.0f}); {data['cells_that_differ']} cells differ.",
+    ]  # fmt: skip
+
+
+def truth_rows(summary: Mapping[str, Any]) -> int:
+    """Decisions that the truth was measured on."""
+    return int(summary["truth"]["decisions"])
+
+
+def main() -> None:
+    """Rewrite README between the markers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.figures", description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("build/demo"), help="folder of a finished demo")
+    parser.add_argument("--bench", type=Path, default=Path("build/bench.json"), help="result of make bench")
+    options = parser.parse_args()
+    lines = _lines(json.loads((options.run / "summary.json").read_text()), json.loads(options.bench.read_text()))
+    readme = Path("README.md")
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    readme.write_text(before + "\n".join([BEGIN, "", *lines, ""]) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
