@@ -10,14 +10,13 @@ BEGIN, END = "<!-- figures: python -m benchmarks.figures -->", "<!-- end of figu
 
 
 def _truth(truth: Mapping[str, Any]) -> list[str]:
-    best = max(truth["single_promos"].items(), key=lambda item: item[1]["profit_at_budget"])
+    oracle = truth["oracle"]["profit"]
+    name, profit = max(((n, p["profit_at_budget"]) for n, p in truth["single_promos"].items()), key=lambda item: item[1])
     rows = ["| policy | true profit, cents a decision | share of the oracle's | rank correlation with true uplift |", "|---|---|---|---|"]
-    for name, model in truth["models"].items():
-        rows.append(f"| {name} | {model['profit']:.0f} | {model['share_of_oracle']:.1%} | {model['rank_correlation']['all']:.2f} |")
-    rows.append(
-        f"| best single promo ({best[0]}) | {best[1]['profit_at_budget']:.0f} | {best[1]['profit_at_budget'] / truth['oracle']['profit']:.1%} | |"
-    )
-    return [*rows, f"| oracle | {truth['oracle']['profit']:.0f} | 100 % | |"]
+    for candidate, model in truth["models"].items():
+        rank = model["rank_correlation"]["all"]
+        rows.append(f"| {candidate} | {model['profit']:.0f} | {model['share_of_oracle']:.1%} | {rank:.2f} |")
+    return [*rows, f"| best single promo ({name}) | {profit:.0f} | {profit / oracle:.1%} | |", f"| oracle | {oracle:.0f} | 100.0% | |"]
 
 
 def _lines(summary: Mapping[str, Any], bench: Mapping[str, Any]) -> list[str]:
@@ -32,8 +31,9 @@ def _lines(summary: Mapping[str, Any], bench: Mapping[str, Any]) -> list[str]:
         f"- {examples:,} examples; {refused:,} purchase lines in quarantine (products that the real data's own catalogue lacks).",
         f"- {decisions['count']} decisions over HTTP, {decisions['errors']} errors, p50 {latency['p50']} ms, p95 {latency['p95']} ms, "
         f"{decisions['share_no_promo']:.0%} no_promo.",
-        f"- `make bench`: data set build {data['spark_seconds']:.0f} s in one Spark process, start-up included, {data['duckdb_seconds']:.1f} s in "
-        f"DuckDB on the same joins and windows (ratio {data['spark_over_duckdb']:.0f}); {data['cells_that_differ']} cells differ.",
+        f"- `make bench`: data set build {data['spark_seconds']:.0f} s in one Spark process, start-up included, "
+        f"{data['duckdb_seconds']:.1f} s in DuckDB on the same joins and windows (ratio {data['spark_over_duckdb']:.0f}); "
+        f"{data['cells_that_differ']} cells differ.",
     ]  # fmt: skip
 
 
