@@ -6,7 +6,7 @@ keeps Feast's own retrieval (its ibis functions on DuckDB) and only hands it a r
 
 from typing import Any, ClassVar
 
-import ibis  # type: ignore[import-untyped]
+import ibis
 from deltalake import DeltaTable
 from feast import FileSource
 from feast.data_format import DeltaFormat
