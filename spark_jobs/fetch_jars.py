@@ -21,7 +21,7 @@ def coordinates() -> str:
 
 
 def _resolve(cache: Path) -> None:
-    """Let Spark's own Ivy resolve the jars; Java runs `spark-submit --version`-like work only, no application."""
+    """Let Spark's own Ivy resolve the jars. The class does not exist: spark-submit resolves first and then ends without an application."""
     submit = Path(pyspark.__file__).parent / "bin" / "spark-submit"
     command = [str(submit), "--packages", coordinates(), "--conf", f"spark.jars.ivy={cache}", "--class", "none.None", "spark-internal"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -87,7 +87,7 @@ def test_a_run_that_landed_nothing_does_not_claim_the_folder(tmp_path: Path):
     with opened(tmp_path, ONE, fresh=False):
         pass
     with opened(tmp_path, Origin("hillstrom", "mended", 1, "code"), fresh=False):
-        pass
+        assert '"hillstrom"' in (tmp_path / "run.json").read_text()
 
 
 def test_content_follows_the_bytes_of_a_file_and_of_a_folder(tmp_path: Path):
