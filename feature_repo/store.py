@@ -4,7 +4,6 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow.compute as pc
 from deltalake import DeltaTable
@@ -16,18 +15,9 @@ from feature_repo.definitions import VIEW, service, shopper, view
 from promolift.contracts.features import FEATURE_NAMES
 from promolift.contracts.tables import FEATURES
 from promolift.errors import InputError, UnavailableError
+from promolift.feast_redis import connection_string
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def connection_string(redis_url: str) -> str:
-    """Feast's form of a Redis URL: 'host:port,db=0,password=x,ssl=true'. Raises InputError for anything but redis:// and rediss://."""
-    parts = urlsplit(redis_url)
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
-        raise InputError(f"'{redis_url}' is no Redis URL; write it as redis://host:6379/0.")
-    options = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
-    given = [f"{key}={value}" for key, value in options.items() if value]
-    return ",".join([f"{parts.hostname}:{parts.port or 6379}", *given, *(["ssl=true"] if parts.scheme == "rediss" else [])])
 
 
 def open_store(redis_url: str, registry: Path) -> FeatureStore:

@@ -13,10 +13,11 @@ from pipelines.compiled import check_all, compiled, write_all
 from pipelines.finish import finish
 from pipelines.images import ROOT, source_hash, with_sources
 from pipelines.local_runner import run_pipeline
-from pipelines.run_folder import Origin, check_java, content_of, opened
+from pipelines.run_folder import Origin, content_of, opened
 from pipelines.summary import summarise
 from promolift.contracts.artifacts import write_json
 from promolift.errors import InputError, PromoliftError
+from promolift.java import check_java
 from promolift.settings import Settings
 
 EXAMPLES = """examples:

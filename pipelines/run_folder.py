@@ -3,10 +3,7 @@
 import fcntl
 import hashlib
 import json
-import os
-import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +19,6 @@ MADE: tuple[str, ...] = (
 """Everything that runs write into their folder; `--fresh` deletes these and nothing else."""
 REFINED: tuple[str, ...] = ("landing", "bronze", "silver", "gold", "lineage")
 """Parts of the lake that follow from the source; the log of decisions beside them does not."""
-JAVA = 17
 
 
 @dataclass(frozen=True)
@@ -101,16 +97,3 @@ def _claim(folder: Path, origin: Origin) -> None:
         for layer in REFINED:
             shutil.rmtree(folder / "lake" / layer, ignore_errors=True)
     write_json(record, origin)
-
-
-def check_java() -> None:
-    """Raise UnavailableError when there is no Java of at least version 17, which Spark needs."""
-    home = os.environ.get("JAVA_HOME")
-    program = shutil.which(f"{home}/bin/java" if home else "java")
-    where = f"JAVA_HOME is '{home}'" if home else "there is no `java` on the PATH"
-    if program is None:
-        raise UnavailableError(f"Spark needs Java {JAVA} or newer and {where}; run `make setup` or install one (openjdk-17-jre-headless).")
-    said = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r'version "(\d+)', said)
-    if found is None or int(found[1]) < JAVA:
-        raise UnavailableError(f"Spark needs Java {JAVA} or newer; {program} is version {found[1] if found else 'unknown'}.")

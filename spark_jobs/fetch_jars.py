@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import pyspark
 
 from promolift.errors import PromoliftError, UnavailableError
+from promolift.java import check_java
 from promolift.settings import Settings
-from spark_jobs.session import check_java
 
 
 def coordinates() -> str:

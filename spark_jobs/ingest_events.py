@@ -1,6 +1,7 @@
 """Landing files -> bronze (as received), silver (deduplicated, conformed) and quarantine: a bad row keeps its reason and is counted."""
 
 from collections import Counter
+from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 
@@ -9,31 +10,29 @@ from pyspark.sql import functions as F
 
 from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.promos import CATEGORIES, SourceCard
-from promolift.contracts.tables import LANDING, QUARANTINE, Table, table
+from promolift.contracts.tables import LANDING, QUARANTINE, SILVER, Table, table
 from promolift.errors import InputError
+from spark_jobs import bronze
 from spark_jobs.lake import Counters, Lake, conform
-from spark_jobs.landing import Delivery, deliveries
+from spark_jobs.landing import Delivery, deliveries, read_through
 from spark_jobs.progress import say
 from spark_jobs.quality import with_reason
 
 Extra = tuple[tuple[Column, str], ...]
 
 
-def _ingested(lake: Lake, name: str) -> set[str]:
-    bronze = table("bronze", name)
-    return {row.delivery for row in lake.read(bronze).select("delivery").distinct().collect()} if lake.exists(bronze) else set()
-
-
 def _new(lake: Lake, name: str, files: list[Delivery]) -> list[Delivery]:
-    """Deliveries not in bronze yet. Raises InputError when a file that was ingested has other bytes now."""
-    known = _ingested(lake, name)
+    """Deliveries not in bronze yet. Raises InputError when one is damaged, or was ingested and has other bytes now."""
+    known = bronze.delivered(lake, name)
     names = {d.split("@")[0] for d in known}
-    for file in files:
-        if file.name not in known and file.path.name in names:
+    new = [f for f in files if f.name not in known]
+    for file in new:
+        if file.path.name in names:
             raise InputError(
                 f"'{file.path}' changed since it was ingested; deliver new events as another file, or start a new lake (--fresh)."
             )
-    return [f for f in files if f.name not in known]
+        read_through(file)
+    return new
 
 
 def _received(lake: Lake, files: list[Delivery]) -> DataFrame:
@@ -69,15 +68,18 @@ def _conformed(lake: Lake, name: str, rows: DataFrame) -> tuple[DataFrame, Extra
     return rows, ()
 
 
-def _sorted_out(judged: DataFrame, silver: Table) -> tuple[DataFrame, DataFrame]:
+def _repeated(received: DataFrame, key: tuple[str, ...]) -> DataFrame:
+    """Hashes of the keys that occur more than once. It reads no column but the key, and groups numbers, which is cheaper than text."""
+    hashed = received.select(F.xxhash64(*key).alias("hash"))
+    return hashed.groupBy("hash").count().where("count > 1").select("hash", F.lit(True).alias("again"))
+
+
+def _sorted_out(judged: DataFrame, repeated: DataFrame, silver: Table) -> tuple[DataFrame, DataFrame]:
     """(kept, refused). Of good rows with the same key the first to arrive is kept.
 
-    Nearly every key occurs once, so only the few rows that are bad or share their key are held and sorted; the rest passes by.
+    Nearly every key occurs once, so only the few rows that are bad or share their key's hash are held and sorted; the rest passes by.
     """
-    good = judged.where(F.col("reason").isNull())
-    hashed = F.xxhash64(*silver.key).alias("hash")  # a number is cheaper to group than text; a collision only means a row more in `odd`
-    twice = good.select(hashed).groupBy("hash").count().where("count > 1").select("hash", F.lit(True).alias("again")).persist()
-    marked = judged.withColumn("hash", hashed).join(F.broadcast(twice), on="hash", how="left")
+    marked = judged.withColumn("hash", F.xxhash64(*silver.key)).join(F.broadcast(repeated), on="hash", how="left")
     odd = marked.where("again or reason is not null").persist()
     order = ["arrived_at"] if "arrived_at" in silver.names else []
     by_arrival = Window.partitionBy(*silver.key).orderBy(*order, "delivery")
@@ -94,20 +96,27 @@ def _quarantined(refused: DataFrame, landed: Table) -> DataFrame:
     return conform(named.withColumn("row_id", identity), QUARANTINE)
 
 
-def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) -> Counters:
-    bronze, silver = table("bronze", landed.name), table("silver", landed.name)
+@dataclass(frozen=True)
+class _Sorted:
+    """What became of one table's deliveries: the counters, and the refused rows in quarantine's form (None when there are none)."""
+
+    counters: Counters
+    refused: DataFrame | None
+
+
+def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) -> _Sorted:
+    silver = table("silver", landed.name)
     received = _received(lake, files)
-    lake.append(bronze, received)
     rows, extra = _conformed(lake, landed.name, received)
-    kept, refused = _sorted_out(with_reason(rows, silver, card, extra), silver)
+    repeated = _repeated(received, silver.key).persist()
+    kept, refused = _sorted_out(with_reason(rows, silver, card, extra), repeated, silver)
     before = lake.rows(silver) if lake.exists(silver) else 0
     lake.insert_new(silver, kept)
     reasons = {r["reason"]: int(r["count"]) for r in refused.groupBy("reason").count().collect()}
-    if reasons or not lake.exists(QUARANTINE):
-        lake.insert_new(QUARANTINE, _quarantined(refused, landed))
-    lake.spark.catalog.clearCache()
     new, total, bad = lake.rows(silver) - before, sum(f.rows for f in files), sum(reasons.values())
-    return {"received": total, "kept": new, "quarantined": bad, "duplicates": total - new - bad, "reasons": reasons}
+    counters = {"received": total, "kept": new, "quarantined": bad, "duplicates": total - new - bad, "reasons": reasons}
+    say("ingest_events", landed.name, counters)
+    return _Sorted(counters, _quarantined(refused, landed) if reasons else None)
 
 
 def run(lake: Lake) -> Counters:
@@ -115,22 +124,22 @@ def run(lake: Lake) -> Counters:
     card = read_source_card(lake.root)
     landed = {t.name: list(files) for t, files in groupby(deliveries(lake.root), key=lambda d: d.table)}
     new = {t.name: _new(lake, t.name, landed.get(t.name, [])) for t in LANDING}
-    counters: Counters = {}
-    for landing in LANDING:
-        if new[landing.name]:
-            counters[landing.name] = _ingest(lake, landing, new[landing.name], card)
-            say("ingest_events", landing.name, counters[landing.name])
-        else:
-            _ensure(lake, landing)
+    done = {t.name: _ingest(lake, t, new[t.name], card) for t in LANDING if new[t.name]}
+    refused = [s.refused for s in done.values() if s.refused is not None]
+    if refused:
+        lake.insert_new(QUARANTINE, reduce(DataFrame.unionByName, refused))
+    lake.spark.catalog.clearCache()
+    _finish(lake, new)
     totals: Counter[str] = Counter()
-    for table_counts in counters.values():
-        totals.update({k: table_counts[k] for k in ("received", "kept", "quarantined", "duplicates")})
-    return {"tables": counters, **totals}
+    for sorted_out in done.values():
+        totals.update({k: sorted_out.counters[k] for k in ("received", "kept", "quarantined", "duplicates")})
+    return {"tables": {name: s.counters for name, s in done.items()}, **totals}
 
 
-def _ensure(lake: Lake, landing: Table) -> None:
-    """Give a source without, say, visits its empty tables, so that no reader needs a special case."""
-    for target in (table("bronze", landing.name), table("silver", landing.name)):
-        if not lake.exists(target):
-            nothing = lake.spark.range(0).select(*(F.lit(None).alias(name) for name in target.names))
-            lake.append(target, conform(nothing, target))
+def _finish(lake: Lake, new: dict[str, list[Delivery]]) -> None:
+    """Put the deliveries into bronze, which marks them as ingested, and make the tables that this source does not fill."""
+    for target in (*SILVER, QUARANTINE):
+        lake.create(target)
+    for name, files in new.items():
+        if files or not lake.exists(table("bronze", name)):
+            bronze.keep(lake, table("bronze", name), files)

@@ -10,13 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import deltalake
+import pyarrow as pa
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from promolift.contracts.artifacts import Lineage, write_json
-from promolift.contracts.tables import Dtype, Table
+from promolift.contracts.tables import TABLES, Dtype, Table
 from promolift.errors import InputError
 
 SPARK_TYPES: dict[Dtype, T.DataType] = {
@@ -58,9 +60,18 @@ class Lake:
         """Whether the table was ever written."""
         return (self.root / table.path / "_delta_log").is_dir()
 
+    def log(self, table: Table) -> deltalake.DeltaTable:
+        """The table's Delta log at its latest version, read without Spark. Raises TableNotFoundError when it was never written."""
+        return deltalake.DeltaTable(self.location(table), without_files=False)
+
     def version(self, table: Table) -> int:
-        """Latest Delta version: the highest commit in the table's log."""
-        return max(int(p.stem) for p in (self.root / table.path / "_delta_log").glob("*.json"))
+        """Latest Delta version."""
+        return int(self.log(table).version())
+
+    def create(self, table: Table, partition_by: str | None = None) -> None:
+        """Make the table without rows unless it is there: a source without, say, visits needs no special case in any reader."""
+        schema = deltalake.Schema.from_json(struct_type(table).json())
+        deltalake.DeltaTable.create(self.location(table), schema, mode="ignore", partition_by=partition_by)
 
     def read(self, table: Table) -> DataFrame:
         """The table at its latest version, which is recorded. Raises InputError when it was never written."""
@@ -73,19 +84,19 @@ class Lake:
     def overwrite(self, table: Table, frame: DataFrame) -> None:
         """Replace all rows in one commit."""
         frame.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(self.location(table))
-        self._wrote(table)
+        self.wrote(table)
 
     def append(self, table: Table, frame: DataFrame) -> None:
         """Add rows in one commit."""
         frame.write.format("delta").mode("append").save(self.location(table))
-        self._wrote(table)
+        self.wrote(table)
 
     def insert_new(self, table: Table, frame: DataFrame) -> None:
         """Add the rows whose key is not there yet: an event keeps the form in which it first arrived."""
         if not self.exists(table):
             return self.append(table, frame)
         self._merge(table, frame).whenNotMatchedInsertAll().execute()
-        return self._wrote(table)
+        return self.wrote(table)
 
     def upsert(self, table: Table, frame: DataFrame) -> None:
         """Insert new keys and update the rows that differ; rows that are the same are left alone."""
@@ -93,7 +104,7 @@ class Lake:
             return self.append(table, frame)
         differs = " or ".join(f"not (old.{name} <=> new.{name})" for name in table.names)
         self._merge(table, frame).whenMatchedUpdateAll(condition=differs).whenNotMatchedInsertAll().execute()
-        return self._wrote(table)
+        return self.wrote(table)
 
     def _merge(self, table: Table, frame: DataFrame) -> Any:
         same = " and ".join(f"old.{name} = new.{name}" for name in table.key)
@@ -101,16 +112,11 @@ class Lake:
 
     def rows(self, table: Table) -> int:
         """Rows at the latest version, from the statistics in the table's log (no job is run)."""
-        added: dict[str, int] = {}
-        for commit in sorted((self.root / table.path / "_delta_log").glob("*.json")):
-            for action in map(json.loads, commit.read_text(encoding="utf-8").splitlines()):
-                if "add" in action:
-                    added[action["add"]["path"]] = json.loads(action["add"]["stats"])["numRecords"]
-                elif "remove" in action:
-                    added.pop(action["remove"]["path"], None)
-        return sum(added.values())
+        added = pa.table(self.log(table).get_add_actions(flatten=True))
+        return sum(added["num_records"].to_pylist()) if len(added) else 0
 
-    def _wrote(self, table: Table) -> None:
+    def wrote(self, table: Table) -> None:
+        """Remember what the running job left of the table, for its lineage record."""
         self.writes[table.path] = {"version": self.version(table), "rows": self.rows(table), "schema_hash": table.schema_hash}
 
 
@@ -133,8 +139,8 @@ def _is_current(lake: Lake, record: dict[str, Any], fingerprint: str) -> bool:
     if record.get("fingerprint") != fingerprint:
         return False
     versions = {**record["reads"], **{path: write["version"] for path, write in record["writes"].items()}}
-    log = {path: lake.root / path / "_delta_log" for path in versions}
-    return all(p.is_dir() and max(int(c.stem) for c in p.glob("*.json")) == versions[path] for path, p in log.items())
+    tables = [t for t in TABLES if t.path in versions]
+    return all(lake.exists(t) and lake.version(t) == versions[t.path] for t in tables)
 
 
 @contextmanager

@@ -21,12 +21,17 @@ _ACCEPTED: dict[Dtype, tuple[pa.DataType, ...]] = {
 
 @dataclass(frozen=True)
 class Delivery:
-    """One landed file of one table; `name` is the file's name and a hash of its bytes."""
+    """One landed file of one table; `digest` is a hash of its bytes."""
 
     table: Table
     path: Path
-    name: str
+    digest: str
     rows: int
+
+    @property
+    def name(self) -> str:
+        """File name and hash: the same bytes under the same name are the same delivery."""
+        return f"{self.path.name}@{self.digest}"
 
 
 def _digest(path: Path) -> str:
@@ -55,7 +60,16 @@ def _delivery(path: Path, table: Table) -> Delivery:
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"'{path}' is no readable Parquet file ({str(error).splitlines()[0]}); deliver it again.") from error
     _check_schema(path, meta.schema_arrow, table)
-    return Delivery(table, path, f"{path.name}@{_digest(path)}", meta.metadata.num_rows)
+    return Delivery(table, path, _digest(path), meta.metadata.num_rows)
+
+
+def read_through(file: Delivery) -> None:
+    """Decode every page, which the footer's check does not. Raises InputError for a damaged one."""
+    try:
+        for _ in pq.ParquetFile(file.path).iter_batches(columns=list(file.table.names)):
+            pass
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"'{file.path}' has damaged data ({str(error).splitlines()[0]}); deliver it again.") from error
 
 
 def deliveries(lake: Path) -> tuple[Delivery, ...]:

@@ -1,15 +1,12 @@
 """Settings -> one Spark session with Delta, sized for one machine."""
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from promolift.errors import UnavailableError
+from promolift.java import check_java
 
-JAVA_MINIMUM = 17
 CONFIGURATION = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
@@ -19,6 +16,7 @@ CONFIGURATION = {
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "0",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
     "spark.sql.parquet.compression.codec": "snappy",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.host": "127.0.0.1",
@@ -27,28 +25,6 @@ CONFIGURATION = {
     "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -Dio.netty.tryReflectionSetAccessible=true",
 }
 """Few partitions, because a job here moves some million rows; the console stays free for our own progress lines."""
-
-
-def java_major() -> int:
-    """Major version of the Java that Spark would start; 0 when there is none."""
-    home = os.environ.get("JAVA_HOME")
-    java = str(Path(home) / "bin/java") if home else shutil.which("java")
-    if java is None or not Path(java).exists():
-        return 0
-    text = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    digits = text.partition('version "')[2].split(".")[0].split('"')[0]
-    return int(digits) if digits.isdigit() else 0
-
-
-def check_java() -> None:
-    """Raise UnavailableError unless Java 17 or newer can be started."""
-    found = java_major()
-    if found < JAVA_MINIMUM:
-        where = f"JAVA_HOME '{os.environ['JAVA_HOME']}'" if os.environ.get("JAVA_HOME") else "the PATH"
-        raise UnavailableError(
-            f"Spark needs Java {JAVA_MINIMUM} or newer and found {found or 'none'} by {where}; "
-            "install one (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME."
-        )
 
 
 def start_session(jars: Path) -> SparkSession:

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import feast
 from feast.repo_config import RegistryConfig, RepoConfig
 from redis.exceptions import RedisError
 
 from promolift.errors import InputError, UnavailableError
+from promolift.feast_redis import connection_string
 from serving.kserve.prompt_store import PromptRedisOnlineStoreConfig
 from serving.kserve.redis_client import TIMEOUT_S
 
@@ -56,24 +56,13 @@ class OnlineFeatures:
 
 
 def _config(registry: Path, redis_url: str) -> RepoConfig:
+    redis = connection_string(redis_url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S)
     return RepoConfig(
         project=PROJECT,
         provider="local",
         # The registry changes only with a deployment, so it is read once and never again on the request path.
         registry=RegistryConfig(registry_type="file", path=str(registry.resolve()), cache_ttl_seconds=0),
-        online_store={"type": PromptRedisOnlineStoreConfig().type, "connection_string": connection_string(redis_url)},
+        online_store={"type": PromptRedisOnlineStoreConfig().type, "connection_string": redis},
         offline_store={"type": "file"},
         entity_key_serialization_version=3,
     )
-
-
-def connection_string(redis_url: str) -> str:
-    """Feast's own form of a Redis URL, with our timeouts. Raises InputError for anything but redis:// and rediss://."""
-    parts = urlsplit(redis_url)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise InputError(f"'{redis_url}' is no Redis URL; write it as redis://host:6379/0.")
-    options = {
-        "db": parts.path.strip("/"), "username": parts.username, "password": parts.password,
-        "ssl": "true" if parts.scheme == "rediss" else None, "socket_timeout": TIMEOUT_S, "socket_connect_timeout": TIMEOUT_S,
-    }  # fmt: skip
-    return ",".join([f"{parts.hostname}:{parts.port or 6379}", *(f"{key}={value}" for key, value in options.items() if value)])

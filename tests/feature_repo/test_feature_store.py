@@ -96,7 +96,8 @@ def test_history_never_sees_a_later_row_and_a_rebuilt_table_replaces_the_old_val
 
 
 def test_missing_table_and_dead_redis_are_said_in_a_sentence(tmp_path: Path):
-    from feature_repo.store import connection_string, materialize
+    from feature_repo.store import materialize
+    from promolift.feast_redis import connection_string
 
     with pytest.raises(InputError, match="no Delta table"):
         materialize(tmp_path / "lake", "redis://127.0.0.1:1/0", tmp_path / "registry.db")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines import run
-from pipelines.run_folder import Origin, check_java, content_of, opened
+from pipelines.run_folder import Origin, content_of, opened
 from promolift.errors import InputError, UnavailableError
+from promolift.java import check_java
 
 ONE = Origin("hillstrom", "abc", 1, "code")
 

@@ -3,7 +3,7 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from promolift.contracts.features import NUMERIC_NAMES
 from promolift.contracts.promos import NO_PROMO
 from promolift.errors import InputError, UnavailableError
 from promolift.settings import Settings
-from spark_jobs import build_features, lake, session
+from spark_jobs import build_features, ingest_events, lake, session
 from spark_jobs.__main__ import JOBS
 from spark_jobs.landing import fingerprint
 
@@ -244,9 +244,54 @@ def test_a_shopper_never_seen_gets_the_defaults(spark: SparkSession, tmp_path: P
     assert {stranger[n] for n in ("baskets_364d", "recency_days", "channel")} == {0.0, 364.0, "unknown"}
 
 
-def test_missing_java_and_missing_jars_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_jars_are_said(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="run `make setup`"):
         session.start_session(tmp_path)
-    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(UnavailableError, match="Spark needs Java 17 or newer and found none"):
-        session.check_java()
+
+
+def test_a_job_that_dies_before_its_delivery_is_in_bronze_is_done_again_and_adds_nothing(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [*small.world()["purchases"], small.purchase("bad", "a", small.MOMENT, cents=-5)]
+    root = small.write(tmp_path / "lake", small.world(purchases=lines))
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ingest_events.bronze, "keep", killed)
+        run(spark, root, "ingest_events")
+    before = {t.path: rows(spark, root, t) for t in (*contract.SILVER, contract.QUARANTINE)}
+    run(spark, root, "ingest_events")
+    assert {t.path: rows(spark, root, t) for t in (*contract.SILVER, contract.QUARANTINE)} == before
+    assert len(before["bronze/quarantine"]) == 1
+
+
+def test_bronze_is_the_delivered_file_byte_for_byte(spark: SparkSession, tmp_path: Path) -> None:
+    root = small.write(tmp_path / "lake", small.world())
+    landed = root / "landing" / "purchases" / "part-0.parquet"
+    narrow = small.pq.read_table(landed)
+    for place, name in enumerate(narrow.schema.names):  # a delivery may use narrower types than the contract
+        if narrow.schema.field(name).type == small.pa.int64():
+            narrow = narrow.set_column(place, name, narrow[name].cast(small.pa.int32()))
+        if small.pa.types.is_timestamp(narrow.schema.field(name).type):
+            narrow = narrow.set_column(place, name, narrow[name].cast(small.pa.timestamp("ms", "UTC")))
+    small.pq.write_table(narrow, landed)
+    run(spark, root, "ingest_events")
+    bronze = contract.table("bronze", "purchases")
+    (kept,) = (root / bronze.path).glob("*.parquet")
+    assert kept.read_bytes() == landed.read_bytes()
+    found = rows(spark, root, bronze)
+    assert [r["event_time"].replace(tzinfo=UTC) for r in found] == [p["event_time"] for p in small.world()["purchases"]]
+    assert {r["delivery"].split("@")[0] for r in found} == {"part-0.parquet"}
+
+
+def test_a_damaged_page_is_named_before_anything_is_written(spark: SparkSession, tmp_path: Path) -> None:
+    root = small.write(tmp_path / "lake", small.world())
+    path = root / "landing" / "purchases" / "part-0.parquet"
+    content = bytearray(path.read_bytes())
+    content[4:200] = b"\xff" * 196  # the footer is whole, the first pages are not
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="has damaged data"):
+        run(spark, root, "ingest_events")
+    assert not (root / "silver").exists()

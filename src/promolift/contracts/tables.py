@@ -104,7 +104,10 @@ LANDING: tuple[Table, ...] = (
 )  # fmt: skip
 
 _FROM = _text("delivery", "file that brought the row")
-BRONZE: tuple[Table, ...] = tuple(replace(t, layer="bronze", key=(), columns=(*t.columns, _FROM)) for t in LANDING)
+BRONZE: tuple[Table, ...] = tuple(
+    replace(t, layer="bronze", key=(), columns=(*(replace(c, nullable=True) for c in t.columns), _FROM)) for t in LANDING
+)
+"""As delivered, bad rows too, so any value may be missing."""
 QUARANTINE = Table("quarantine", "bronze", ("row_id",), (
     _text("row_id", "hash of table, delivery and row"), _text("table_name", "for which silver table"), _text("reason", "why refused"),
     _text("row", "the row as JSON"), _FROM,
