@@ -1,14 +1,23 @@
 """Predicted and measured effects -> how well they agree, and the lower bound that serving interpolates to do no harm."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from promolift.errors import InputError
 from promolift.uplift.bootstrap import Estimate, HalfSamples
-from promolift.uplift.clusters import Floats, encode, mean_error
+from promolift.uplift.clusters import Floats, Integers, encode, mean_error
 from promolift.uplift.distributions import normal_quantile
+from promolift.uplift.isotonic import Knots, check_pairs, isotonic, pools
 
 MIN_PAIRS_A_BIN = 100
+MIN_GIVEN_A_BIN = 30
+"""Rows that were given the promo itself: an effect that rests on fewer is the outcome model's word, and its error looks too small."""
+MIN_SHOPPERS_A_BIN = 20
+MIN_BINS = 4
+"""Bins that a promo's own curve has at least: in wider ones the mean says too little about the lowest scores among them."""
 
 
 def harm_bound(
@@ -21,7 +30,7 @@ def harm_bound(
     its mean less z times its clustered standard error; pool-adjacent-violators makes the bounds monotone, and a pool's average bound
     lies below the bound of the pooled mean, so pooling is conservative. Raises InputError on unequal lengths or non-finite values.
     """
-    _check(score, gamma_diff, clusters)
+    check_pairs("harm_bound", score, gamma_diff, clusters)
     codes, count = encode(clusters)
     cells = _bins(score, min(bins, max(1, len(score) // MIN_PAIRS_A_BIN)))
     z = normal_quantile(confidence)
@@ -74,33 +83,136 @@ def ece_squared(predicted: Floats, effect: Floats, samples: HalfSamples, bins: i
     return Estimate((plug_in - variance) / scale, (draws**2 @ share - 2 * variance) / scale)
 
 
-def isotonic(values: Floats, weights: Floats) -> Floats:
-    """The non-decreasing sequence nearest to `values` [n] in weighted least squares (pool adjacent violators)."""
-    pools: list[tuple[float, float, int]] = []
-    for value, weight in zip(values, weights, strict=True):
-        pool = (float(value), float(weight), 1)
-        while pools and pools[-1][0] >= pool[0]:
-            pool = _merge(pools.pop(), pool)
-        pools.append(pool)
-    return np.concatenate([np.full(length, value) for value, _, length in pools])
-
-
-def _merge(left: tuple[float, float, int], right: tuple[float, float, int]) -> tuple[float, float, int]:
-    weight = left[1] + right[1]
-    return ((left[0] * left[1] + right[0] * right[1]) / weight, weight, left[2] + right[2])
-
-
 def _bins(score: Floats, bins: int) -> NDArray[np.int64]:
     edges = np.unique(np.quantile(score, np.linspace(0, 1, bins + 1)[1:-1])) if bins > 1 else np.empty(0)
     return np.searchsorted(edges, score, side="left").astype(np.int64)
 
 
-def _check(score: Floats, gamma_diff: Floats, clusters: NDArray[np.generic]) -> None:
-    if not len(score) == len(gamma_diff) == len(clusters) or not len(score):
+@dataclass(frozen=True)
+class PromoBounds:
+    """Knots (score, lower bound) for each promo, and the `pooled` ones of all promos, which a promo not seen here takes.
+
+    Data only; the same form as `harm_bound`'s knots, with both ends of every bin, so that linear interpolation gives a bin's bound to
+    each of its pairs.
+    """
+
+    promos: dict[str, Knots]
+    pooled: Knots
+
+    def of(self, promo: str) -> Knots:
+        """The promo's own knots, or the pooled ones."""
+        return self.promos.get(promo, self.pooled)
+
+
+def promo_bounds(
+    score: Floats, effect: Floats, clusters: NDArray[np.generic], arm: Integers, names: Sequence[str], *,
+    bins: int = 10, confidence: float = 0.95,
+) -> PromoBounds:  # fmt: skip
+    """A one-sided `confidence` lower bound of the mean effect, by promo and score.
+
+    `score` [n, K]: predicted incremental value of each row and promo, by a model that did not see these rows; `effect` [n, K]: AIPW
+    effect against no_promo, same unit; `clusters` [n]: shopper; `arm` [n]: 0 or the number 1..K of the promo given; `names` [K].
+
+    It bounds the MEAN effect of the pairs of a promo that score alike (a bin of equally many pairs), not the effect of each pair: in
+    a bin whose mean is above its bound, many single pairs may lie below (`coverage` measures both). A bin's bound is its mean less t
+    times its clustered error, lowered to the least bound of the bins above it. So the curve never falls with the score, and every
+    bin's bound holds with `confidence` even where the score ranks wrongly, which pooling violators does not give: it would lift the
+    highest scores of a promo that is ranked backwards to the promo's mean.
+
+    A promo gets as many bins, up to `bins`, as leave each one 100 pairs, 30 rows given the promo and 20 shoppers. With fewer than 4
+    it takes the knots of all promos pooled, nowhere above the bound of its own mean; those bound the mean over all promos at that
+    score, and its own only where the promos' scores mean the same. Bins without any variation (all outcomes 0) get their mean.
+    Raises InputError on unequal shapes, non-finite values, or fewer than two shoppers.
+    """
+    _check_table(score, effect, arm, names)
+    for column, name in enumerate(names):
+        check_pairs(f"promo_bounds of promo '{name}'", score[:, column], effect[:, column], clusters)
+    codes, count = encode(clusters)
+    if count < 2:
+        raise InputError(f"promo_bounds: all {len(score)} rows are of one shopper; a standard error needs two or more.")
+    given = arm[:, None] == np.arange(1, len(names) + 1)
+    every = np.repeat(codes, len(names))
+    cells = _sound_bins(score.ravel(), every, given.ravel(), bins, least=1)
+    pooled = _step_bound(score.ravel(), effect.ravel(), every, np.zeros_like(every) if cells is None else cells, confidence)
+    found = {}
+    for column, name in enumerate(names):
+        own = score[:, column], codes, given[:, column]
+        cells = _sound_bins(*own, bins, least=MIN_BINS)
+        if cells is None:
+            most = _mean_bound(effect[:, column], codes, confidence)
+            found[name] = tuple((at, min(bound, most)) for at, bound in pooled)
+        else:
+            found[name] = _step_bound(score[:, column], effect[:, column], codes, cells, confidence)
+    return PromoBounds(found, pooled)
+
+
+def lower_at(knots: Knots, score: Floats) -> Floats:
+    """The bound at each `score` (any shape), as serving reads it: linear between knots, level above, falling with the score below."""
+    at, bound = np.array(knots, dtype=np.float64).T
+    return np.asarray(np.interp(score, at, bound) + np.minimum(score - at[0], 0.0), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Shares above the bound: of the `counted` (bin, promo) `cells`, their mean effect; of all `pairs`, each its own; cells by promo."""
+
+    cells: float
+    pairs: float
+    counted: int
+    promos: dict[str, float]
+
+
+def coverage(bounds: PromoBounds, score: Floats, true_effect: Floats, names: Sequence[str], bins: int = 10) -> Coverage:
+    """How often a known truth lies above the bound: `score` and `true_effect` [n, K] of pairs, promos `names` [K].
+
+    A cell is one of `bins` equal-count bins of one promo's scores; its mean true effect is held against its pairs' mean bound. One
+    world is one draw of cells that share shoppers: average over many worlds. Raises InputError on unequal shapes or no rows.
+    """
+    if score.shape != true_effect.shape or score.shape != (len(score), len(names)) or not score.size:
+        raise InputError(f"coverage needs scores and true effects of rows by {len(names)} promos; got {score.shape}, {true_effect.shape}.")
+    above, held = np.empty(score.shape), {}
+    for column, name in enumerate(names):
+        gap = true_effect[:, column] - lower_at(bounds.of(name), score[:, column])
+        above[:, column] = gap >= 0
+        cells = _bins(score[:, column], bins)
+        # A bound that equals its cell's mean in exact arithmetic must not count as a miss by rounding.
+        slack = 1e-12 * max(1.0, float(np.abs(true_effect[:, column]).max()))
+        held[name] = [bool(gap[cells == cell].mean() >= -slack) for cell in np.unique(cells)]
+    cell_list = [ok for found in held.values() for ok in found]
+    by_promo = {name: float(np.mean(found)) for name, found in held.items()}
+    return Coverage(float(np.mean(cell_list)), float(above.mean()), len(cell_list), by_promo)
+
+
+def _step_bound(score: Floats, effect: Floats, codes: Integers, cells: Integers, confidence: float) -> Knots:
+    rows = [np.flatnonzero(cells == cell) for cell in np.unique(cells)]
+    lower = np.array([_mean_bound(effect[r], codes[r], confidence) for r in rows])
+    lower = np.minimum.accumulate(lower[::-1])[::-1]
+    return pools(np.array([score[r].min() for r in rows]), np.array([score[r].max() for r in rows]), lower)
+
+
+def _mean_bound(effect: Floats, codes: Integers, confidence: float) -> float:
+    own, shoppers = encode(codes)
+    z, freedom = normal_quantile(confidence), shoppers - 1
+    t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)  # Student's t from z: Abramowitz, Stegun 26.7.5
+    return float(effect.mean() - t * mean_error(effect, own, shoppers))
+
+
+def _sound_bins(score: Floats, codes: Integers, given: NDArray[np.bool_], bins: int, least: int) -> Integers | None:
+    """The cell of each pair, with as many bins as leave each one enough; None where even `least` bins leave too little.
+
+    A score with fewer distinct values than `least` has as many bins as values.
+    """
+    for count in range(min(bins, len(score) // MIN_PAIRS_A_BIN), least - 1, -1):
+        cells = _bins(score, count)
+        used = np.unique(cells)
+        if all(given[cells == c].sum() >= MIN_GIVEN_A_BIN and len(np.unique(codes[cells == c])) >= MIN_SHOPPERS_A_BIN for c in used):
+            return cells
+    return None
+
+
+def _check_table(score: Floats, effect: Floats, arm: Integers, names: Sequence[str]) -> None:
+    if score.shape != effect.shape or score.shape != (len(arm), len(names)) or not score.size:
         raise InputError(
-            f"harm_bound needs as many effects and clusters as scores, at least one: got {len(score)}, {len(gamma_diff)}, {len(clusters)}."
+            f"promo_bounds needs scores and effects of {len(arm)} rows by {len(names)} promos, at least one of each; "
+            f"got {score.shape} and {effect.shape}."
         )
-    for name, values in (("score", score), ("effect", gamma_diff)):
-        if not np.all(np.isfinite(values)):
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise InputError(f"harm_bound: {name} of row {row} is {values[row]}; drop or repair rows that are not finite.")
