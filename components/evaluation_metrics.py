@@ -7,13 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.trial_input import Decisions
+from promolift.contracts.promos import NO_PROMO
 from promolift.uplift import metrics, qini
 from promolift.uplift.bootstrap import Estimate, half_samples
 from promolift.uplift.clusters import mean_error
 from promolift.uplift.effects import Effects, Judged, Measured
 from promolift.uplift.metrics import Definition, metric
+from promolift.uplift.off_policy import Options, chosen, difference
 from promolift.uplift.ranking import rank, toc_curve
-from promolift.uplift.value import Prediction, best_promo, contribution, off_policy, spend_path
+from promolift.uplift.value import Prediction, best_promo, contribution, spend_path
 
 CURVE_POINTS = 50
 OBJECTIVES = {"profit": ("margin less promo cost", "cents per decision"), "visited": ("visit", "visits per decision")}
@@ -39,13 +41,10 @@ def model_metrics(name: str, effects: Effects, decisions: Decisions) -> dict[str
 def _policy(judged: Judged, decisions: Decisions) -> dict[str, Any]:
     arms, trial = decisions.card.arms, decisions.trial
     share = np.bincount(judged.arm, minlength=len(arms)) / len(judged.arm)
-    found = off_policy(decisions.value, trial, judged.arm)
-    nothing = off_policy(decisions.value, trial, np.zeros_like(judged.arm))
-    snips = {
-        "id": "value/snips", "value": found.value - nothing.value, "effective_rows": found.effective, "matched_rows": found.matched,
-        "no_promo_effective_rows": nothing.effective,
-    }  # fmt: skip
-    return {"price_of_a_cent": judged.price, "mix": dict(zip(arms, share.tolist(), strict=True)), "snips": snips}
+    targets = chosen(judged.arm, len(arms)), chosen(np.zeros_like(judged.arm), len(arms))
+    outcome, unit = OBJECTIVES[decisions.card.objective]
+    snips = difference("snips", decisions.value, trial, targets, options=Options(outcome=outcome, unit=unit), policies=("policy", NO_PROMO))
+    return {"price_of_a_cent": judged.price, "mix": dict(zip(arms, share.tolist(), strict=True)), "snips": snips.record()}
 
 
 def arm_metrics(prediction: Prediction, decisions: Decisions, resamples: int, seed: int) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def test_every_model_has_both_qinis_of_every_promo_and_all_policies_are_there(ru
         for promo in PROMOS:
             assert set(found["models"][name]["arms"][promo.promo_id]) == {"qini/raw-local", "qini/sklift"}
     assert {"deep", "light", "shuffled same mix", "best single promo"} == set(found["policies"]["values"])
-    assert found["models"]["uplift_net"]["policy"]["snips"]["effective_rows"] > 100
+    assert found["models"]["uplift_net"]["policy"]["snips"]["effective"] > 100
     assert (run[0] / "evaluation" / "curves.png").stat().st_size > 5000
     assert (run[0] / "evaluation" / "spend.png").stat().st_size > 5000
 

@@ -25,7 +25,6 @@ from promolift.uplift.off_policy import (
     shrunk,
 )
 from promolift.uplift.scores import make_trial
-from promolift.uplift.value import off_policy
 
 # Four rows by hand: weights 0.75/0.5, 1/0.25, 0/0.5, 0.5/0.1 = 1.5, 4, 0, 5; model of the target 2, 3, 4, 2; residuals 1, 2, 5, -2.
 PROPENSITIES = np.array([[0.5, 0.5], [0.75, 0.25], [0.5, 0.5], [0.1, 0.9]])
@@ -154,13 +153,10 @@ def test_the_ends_of_switch_dros_and_clip(seed: int):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 1000), st.floats(-50, 50), st.floats(0.1, 9))
-def test_snips_moves_with_the_outcome_and_agrees_with_the_policy_value_of_the_budget(seed: int, shift: float, scale: float):
+def test_snips_moves_with_the_outcome(seed: int, shift: float, scale: float):
     outcome, trial, target, _ = world(seed, rows=60)
     one, moved = (estimate("snips", y, trial, target).metric for y in (outcome, scale * outcome + shift))
     assert moved.value == pytest.approx(scale * one.value + shift, abs=1e-9) and moved.error == pytest.approx(scale * one.error)
-    arm = target.argmax(axis=1)
-    found, other = estimate("snips", outcome, trial, chosen(arm, 3)), off_policy(outcome, trial, arm)
-    assert (found.metric.value, found.effective, found.matched) == pytest.approx((other.value, other.effective, other.matched))
 
 
 def test_the_shrunk_weight_halves_at_the_root():

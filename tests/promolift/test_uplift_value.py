@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from promolift.errors import InputError
 from promolift.uplift.bootstrap import half_samples
-from promolift.uplift.scores import make_trial
 from promolift.uplift.segments import holm, judge_segments, quantile_masks
 from promolift.uplift.value import (
     Prediction,
@@ -14,7 +13,6 @@ from promolift.uplift.value import (
     best_promo,
     contribution,
     mean_given,
-    off_policy,
     price_for,
     shuffled,
     single,
@@ -90,14 +88,6 @@ def test_shuffled_is_the_expectation_over_shuffles():
     gamma, arm = rng.normal(size=(50, 3)), rng.integers(0, 3, 50)
     dealt = [contribution(gamma, rng.permutation(arm)).mean() for _ in range(4000)]
     assert shuffled(gamma, arm).mean() == pytest.approx(np.mean(dealt), abs=4 * np.std(dealt) / np.sqrt(4000))
-
-
-def test_snips_by_hand_with_effective_size():
-    trial = make_trial([0, 1, 1], np.array([[0.5, 0.5], [0.5, 0.5], [0.75, 0.25]]), np.arange(3))
-    found = off_policy(np.array([9.0, 2.0, 5.0]), trial, np.array([1, 1, 1]))
-    assert found.value == pytest.approx((2 * 2 + 4 * 5) / 6)
-    assert found.effective == pytest.approx(36 / 20) and found.matched == 2
-    assert np.isnan(off_policy(np.ones(3), trial, np.array([1, 0, 0])).value)
 
 
 def test_the_spend_path_never_spends_less():

@@ -10,7 +10,6 @@ import numpy as np
 
 from promolift.errors import InputError
 from promolift.uplift.clusters import Floats, Integers
-from promolift.uplift.scores import Trial
 
 BISECTIONS = 60
 HIGHEST = 1e15
@@ -22,15 +21,6 @@ class Prediction:
 
     value: Floats
     cost: Floats
-
-
-@dataclass(frozen=True)
-class OffPolicy:
-    """Self-normalised inverse-propensity value of a policy, per decision, with its effective sample size (rows)."""
-
-    value: float
-    effective: float
-    matched: int
 
 
 def assign(prediction: Prediction, price: float) -> Integers:
@@ -93,16 +83,6 @@ def single(gamma: Floats, arm: int, share: float = 1.0) -> Floats:
 def affordable_share(mean_cost: float, budget: float) -> float:
     """The largest share of decisions that can be given a promo of `mean_cost` cents within `budget` cents per decision."""
     return 1.0 if mean_cost <= budget else max(0.0, budget / mean_cost)
-
-
-def off_policy(outcome: Floats, trial: Trial, arm: Integers) -> OffPolicy:
-    """SNIPS of the outcome [n] under the policy `arm` [n] (Swaminathan and Joachims, 2015); NaN where no row matches it."""
-    matched = trial.arm == arm
-    weight = 1.0 / trial.given[matched]
-    if not len(weight):
-        return OffPolicy(float("nan"), 0.0, 0)
-    value = float(weight @ outcome[matched] / weight.sum())
-    return OffPolicy(value, float(weight.sum() ** 2 / np.sum(weight**2)), len(weight))
 
 
 def prices(prediction: Prediction, points: int = 24) -> Floats:
