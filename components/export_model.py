@@ -18,6 +18,7 @@ from promolift.contracts.artifacts import ModelManifest, write_json
 from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, features_hash
 from promolift.contracts.tables import EXAMPLES
 from promolift.errors import InputError
+from promolift.uplift.isotonic import Knots
 
 Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 TOLERANCE = 1e-4
@@ -56,9 +57,7 @@ def export(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, o
     return {"folder": str(folder), "sha256": manifest.sha256, "bytes": len(content), "scored_rows": rows}
 
 
-def _manifest(
-    candidate: Candidate, examples: Examples, vocabulary: Vocabularies, sha256: str, bound: tuple[tuple[float, float], ...]
-) -> ModelManifest:
+def _manifest(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, sha256: str, bound: dict[str, Knots]) -> ModelManifest:
     return ModelManifest(
         name=candidate.name, sha256=sha256, features_hash=features_hash(), numeric=NUMERIC_NAMES, attributes=ATTRIBUTE_NAMES,
         vocabularies=vocabulary, promos=examples.card.promos, objective=examples.card.objective, harm_bound=bound,

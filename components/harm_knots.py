@@ -1,4 +1,4 @@
-"""A candidate's scores on the validation split -> knots of the do-no-harm bound (promolift.uplift.calibration.harm_bound)."""
+"""A candidate's scores on the validation split -> each promo's knots of the do-no-harm bound (uplift.calibration.promo_bounds)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.examples_input import Batch, Examples, Vocabularies, batches
-from promolift.uplift.calibration import harm_bound
+from promolift.uplift.calibration import promo_bounds
+from promolift.uplift.isotonic import Knots
 from promolift.uplift.scores import aipw, make_trial
 
 Floats = NDArray[np.float64]
@@ -35,17 +36,18 @@ def read_all(rows: Iterator[Batch]) -> dict[str, NDArray[Any]]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def knots(examples: Examples, vocabulary: Vocabularies, value: Floats, seed: int) -> tuple[tuple[float, float], ...]:
-    """Knots for `value` [n, P] of the randomised validation rows in the table's order.
+def knots(examples: Examples, vocabulary: Vocabularies, value: Floats, seed: int) -> dict[str, Knots]:
+    """Knots by promo for `value` [n, P] of the randomised validation rows in the table's order.
 
-    Every pair of a row and a promo counts, with its AIPW effect; the outcome model sees the train split only, and no arm.
+    Every row counts for every promo, with its AIPW effect; the outcome model sees the train split only, and no arm.
     """
     rows = read_all(batches(examples, vocabulary, "validation"))
     trial = make_trial(rows["arm"], rows["propensities"], rows["shopper_id"])
     base = _baseline(examples, vocabulary, rows["features"], seed)
     gamma = aipw(objective_outcome(examples, rows["labels"]), trial, np.repeat(base[:, None], value.shape[1] + 1, axis=1))
     effect = gamma[:, 1:] - gamma[:, :1]
-    return harm_bound(value.ravel(), effect.ravel(), np.repeat(rows["shopper_id"].astype(str), value.shape[1]))
+    names = [promo.promo_id for promo in examples.card.promos]
+    return promo_bounds(value, effect, rows["shopper_id"].astype(str), rows["arm"].astype(np.int64), names).promos
 
 
 def _baseline(examples: Examples, vocabulary: Vocabularies, rows: NDArray[np.float32], seed: int) -> Floats:

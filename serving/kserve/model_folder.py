@@ -24,8 +24,9 @@ def load_manifest(folder: Path) -> ModelManifest:
         )
     if {*manifest.numeric, *manifest.attributes} - {*FEATURE_NAMES}:
         raise InputError(f"Model '{manifest.name}' in {folder} names features that nobody serves; export it again.")
-    if not manifest.harm_bound:
-        raise InputError(f"Model '{manifest.name}' in {folder} has no harm_bound, so do-no-harm cannot be judged; export it again.")
+    unbounded = [promo.promo_id for promo in manifest.promos if not manifest.harm_bound.get(promo.promo_id)]
+    if unbounded:
+        raise InputError(f"Model '{manifest.name}' in {folder} has no harm_bound for {unbounded[0]}, so do-no-harm cannot be judged.")
     return manifest
 
 

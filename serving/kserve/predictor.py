@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from promolift.contracts.artifacts import ModelManifest
 from promolift.contracts.decisions import Envelope, Scores, Shopper
 from promolift.errors import InputError
+from promolift.uplift.calibration import lower_at
 from serving.kserve.model_folder import load_manifest, load_model, model_version
 from serving.kserve.stamp import stamped
-
-Floats = NDArray[np.float64]
 
 
 class Predictor:
@@ -49,8 +48,9 @@ class Predictor:
         value, cost = (np.asarray(answer[name], dtype=np.float64).ravel()[columns] for name in ("value", "cost"))
         if not (np.isfinite(value).all() and np.isfinite(cost).all()):
             raise InputError("its output is not finite")
-        lower = lower_bound(value, self._manifest.harm_bound)
-        return Scores(self._version, tuple(value.tolist()), tuple(lower.tolist()), tuple(cost.tolist()))
+        knots = [self._manifest.harm_bound[promo_id] for promo_id in envelope.candidates.promo_ids]
+        lower = tuple(float(lower_at(own, score)) for own, score in zip(knots, value, strict=True))
+        return Scores(self._version, tuple(value.tolist()), lower, tuple(cost.tolist()))
 
     def _numeric(self, shopper: Shopper) -> NDArray[np.float32]:
         row = np.array([[float(shopper.features[name]) for name in self._manifest.numeric]], dtype=np.float32)
@@ -62,13 +62,6 @@ class Predictor:
     def _attributes(self, shopper: Shopper) -> NDArray[np.int32]:
         pairs = zip(self._manifest.attributes, self._codes, strict=True)
         return np.array([[codes.get(str(shopper.features[name]), 0) for name, codes in pairs]], dtype=np.int32)
-
-
-def lower_bound(value: Floats, knots: tuple[tuple[float, float], ...]) -> Floats:
-    """Lower bound of each value, linear between knots. Above the last one it stays; below the first it falls as the value does."""
-    scores, bounds = np.array(knots, dtype=np.float64).T
-    bound: Floats = np.interp(value, scores, bounds) + np.minimum(value - scores[0], 0.0)
-    return bound
 
 
 def _codes(manifest: ModelManifest, name: str) -> dict[str, int]:

@@ -83,9 +83,9 @@ def test_the_manifest_says_what_the_file_is(trained: tuple[Path, dict[str, Any]]
     assert manifest.sha256 == hashlib.sha256(content).hexdigest()
     assert manifest.features_hash == features_hash()
     assert (manifest.promos, manifest.objective, manifest.tables) == (CARD.promos, "profit", {"gold/examples": 0})
-    score, lower = np.array(manifest.harm_bound).T
-    assert np.all(np.diff(score) > 0)
-    assert np.all(np.diff(lower) >= 0)
+    assert set(manifest.harm_bound) == {promo.promo_id for promo in CARD.promos}
+    for knots in manifest.harm_bound.values():
+        assert np.all(np.diff(np.array(knots), axis=0) >= 0)
     assert not [name for name in operations(content) if name.startswith("Flex") or name == "CUSTOM"]
 
 

@@ -86,7 +86,7 @@ def test_manifest_and_verdict_survive_the_disk(tmp_path: Path) -> None:
         {"c": ("x",)},
         (promo,),
         "profit",
-        ((-1.0, -2.0), (3.0, 1.0)),
+        {"deli_30": ((-1.0, -2.0), (3.0, 1.0))},
         {"gold/examples": 2},
         7,
         "now",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promolift.errors import InputError
-from promolift.uplift.calibration import PromoBounds, coverage, harm_bound, lower_at, promo_bounds
+from promolift.uplift.calibration import PromoBounds, coverage, lower_at, promo_bounds
 from promolift.uplift.isotonic import apply_knots, cross_calibrated, fit_knots, held_out, isotonic, out_of_fold, shopper_folds
 from promolift.uplift.scores import aipw, make_trial
 
@@ -121,31 +121,6 @@ def test_calibration_of_degenerate_inputs():
         held_out(np.arange(3.0), np.arange(3.0), np.zeros(3, dtype=int))
 
 
-def test_harm_bound_is_ascending_and_below_the_measured_effect():
-    rng = np.random.default_rng(1)
-    score = rng.normal(0, 1, 4000)
-    knots = np.array(harm_bound(score, 2 * score + rng.normal(0, 3, 4000), np.arange(4000)))
-    assert np.all(np.diff(knots[:, 0]) > 0) and np.all(np.diff(knots[:, 1]) >= 0)
-    assert np.mean(knots[:, 1] < 2 * knots[:, 0]) >= 0.8  # each holds with probability 0.95
-    assert np.interp(1.5, *knots.T) > 0 > np.interp(-1.0, *knots.T)
-
-
-def test_harm_bound_covers_the_true_bin_mean_about_95_times_in_100():
-    rng = np.random.default_rng(2)
-    misses = 0
-    for _ in range(300):
-        shopper = np.repeat(np.arange(200), 5)
-        noise = rng.normal(0, 2, 200)[shopper] + rng.normal(0, 1, 1000)
-        knots = harm_bound(np.ones(1000), 1.0 + noise, shopper)
-        misses += knots[0][1] > 1.0
-    assert 2 <= misses <= 27  # 300 * 0.05 = 15, sd 3.8: without clustering it would be about 70
-
-
-def test_harm_bound_names_a_row_that_is_not_finite():
-    with pytest.raises(InputError, match="row 1 is nan"):
-        harm_bound(np.array([1.0, np.nan]), np.array([1.0, 2.0]), np.array([1, 2]))
-
-
 def test_a_promos_bound_by_hand():
     """400 rows, four bins; effects alternate around 1, 2, 3, 4 with standard deviation 1, so each bin's error is sqrt(1/99)."""
     score = np.arange(400.0)[:, None]
@@ -172,17 +147,14 @@ def test_promos_have_their_own_curves_and_few_pairs_are_pooled_and_capped():
 
 
 def test_a_promo_that_is_ranked_backwards_is_still_bounded():
-    misses, old = [], []
+    misses = []
     for seed in range(60):
         score, effect, truth, shopper, arm = world(seed)
         score[:, 0] = -score[:, 0]
         top = score[:, 0] >= np.quantile(score[:, 0], 0.9)
         bounds = promo_bounds(score, effect, shopper, arm, NAMES)
         misses.append(truth[top, 0].mean() < lower_at(bounds.of("a"), score[top, 0]).mean())
-        knots = harm_bound(score.ravel(), effect.ravel(), np.repeat(shopper, 3))
-        old.append(truth[top, 0].mean() < lower_at(knots, score[top, 0]).mean())
     assert sum(misses) <= 8  # 60 * 0.05 = 3, sd 1.7
-    assert sum(old) > 30  # one curve for all promos says nothing of this one
 
 
 def test_coverage_by_hand():

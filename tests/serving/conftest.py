@@ -19,6 +19,7 @@ from promolift.redis_server import redis_server
 
 MOMENT = datetime(2017, 12, 1, tzinfo=UTC)
 PROMOS = (Promo("meat_20", "meat", 0.2, 500), Promo("deli_10", "deli", 0.1, 300, contact_cents=5), Promo("bakery_5", "bakery", 0.05, 100))
+KNOTS = ((-10.0, -12.0), (0.0, -1.0), (10.0, 5.0))
 
 
 def write_model(folder: Path) -> Path:
@@ -47,7 +48,7 @@ def write_model(folder: Path) -> Path:
     manifest = ModelManifest(
         name="linear", sha256=hashlib.sha256(content).hexdigest(), features_hash=features_hash(), numeric=NUMERIC_NAMES,
         attributes=ATTRIBUTE_NAMES, vocabularies={name: ("unknown", "a", "b") for name in ATTRIBUTE_NAMES}, promos=PROMOS,
-        objective="profit", harm_bound=((-10.0, -12.0), (0.0, -1.0), (10.0, 5.0)), tables={"gold/examples": 0}, seed=1,
+        objective="profit", harm_bound={p.promo_id: KNOTS for p in PROMOS}, tables={"gold/examples": 0}, seed=1,
         created_at="2017-12-01T00:00:00+00:00",
     )  # fmt: skip
     write_json(folder / "manifest.json", manifest)

@@ -13,7 +13,7 @@ from promolift.contracts.decisions import Candidates, Envelope, Shopper, read_re
 from promolift.contracts.features import defaults
 from promolift.errors import InputError, UnavailableError
 from promolift.redis_server import redis_server, start_redis, stop_redis
-from serving.kserve.predictor import Predictor, lower_bound
+from serving.kserve.predictor import Predictor
 
 pytestmark = [
     pytest.mark.slow,  # TensorFlow makes the model, Feast the store
@@ -64,13 +64,6 @@ def test_no_candidates_need_no_model(model_folder: Path):
     assert (final.scores.value, final.scores.error) == ((), None)
 
 
-def test_lower_bounds_between_and_beyond_the_knots():
-    import numpy as np
-
-    bounds = lower_bound(np.array([-11.0, -10.0, 5.0, 10.0, 99.0]), ((-10.0, -12.0), (0.0, -1.0), (10.0, 5.0)))
-    assert bounds.tolist() == pytest.approx([-13.0, -12.0, 2.0, 5.0, 5.0])
-
-
 def edited(model_folder: Path, folder: Path, **fields: Any) -> Path:
     shutil.copytree(model_folder, folder)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -82,7 +75,7 @@ def test_a_model_that_does_not_fit_is_refused(model_folder: Path, tmp_path: Path
     cases: dict[str, dict[str, Any]] = {
         "trained on features other": {"features_hash": "other"},
         "its manifest says 00": {"sha256": "00"},
-        "no harm_bound": {"harm_bound": []},
+        "no harm_bound for": {"harm_bound": {}},
         "features that nobody serves": {"numeric": ["fish"]},
     }
     for index, (words, fields) in enumerate(cases.items()):

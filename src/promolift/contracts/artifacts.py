@@ -41,7 +41,7 @@ class ModelManifest:
     Signature: input `numeric` float32 [1, len(numeric)] in the order of `numeric`; input `attributes` int32 [1, len(attributes)],
     each an index into `vocabularies[name]` (0 is unknown). Outputs `value`, `cost` float32 [1, len(promos)]: incremental value
     (objective's unit) and promo cost in cents of each promo against no_promo.
-    `harm_bound`: ascending (score, lower bound) knots: piecewise-linear one-sided 95 % lower bound of the effect at that score.
+    `harm_bound`: per promo ascending (score, lower bound) knots: one-sided 95 % lower bound of the mean effect of shoppers scored so.
     """
 
     name: str
@@ -52,7 +52,7 @@ class ModelManifest:
     vocabularies: dict[str, tuple[str, ...]]
     promos: tuple[Promo, ...]
     objective: str
-    harm_bound: tuple[tuple[float, float], ...]
+    harm_bound: dict[str, tuple[tuple[float, float], ...]]
     tables: dict[str, int]
     seed: int
     created_at: str
@@ -104,8 +104,14 @@ def read_manifest(folder: Path) -> ModelManifest:
     for name in ("numeric", "attributes"):
         document[name] = tuple(document[name])
     document["vocabularies"] = {k: tuple(v) for k, v in document["vocabularies"].items()}
-    document["harm_bound"] = tuple((float(a), float(b)) for a, b in document["harm_bound"])
+    document["harm_bound"] = _knots(document["harm_bound"], document["promos"])
     return ModelManifest(**document)
+
+
+def _knots(bounds: Any, promos: tuple[Promo, ...]) -> dict[str, tuple[tuple[float, float], ...]]:
+    """By promo; a champion registered before 0.2 has one curve for all of them."""
+    by_promo = bounds if isinstance(bounds, dict) else {promo.promo_id: bounds for promo in promos}
+    return {name: tuple((float(a), float(b)) for a, b in knots) for name, knots in by_promo.items()}
 
 
 def read_verdict(path: Path) -> Verdict:

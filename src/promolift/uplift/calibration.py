@@ -10,7 +10,7 @@ from promolift.errors import InputError
 from promolift.uplift.bootstrap import Estimate, HalfSamples
 from promolift.uplift.clusters import Floats, Integers, encode, mean_error
 from promolift.uplift.distributions import normal_quantile
-from promolift.uplift.isotonic import Knots, check_pairs, isotonic, pools
+from promolift.uplift.isotonic import Knots, check_pairs, pools
 
 MIN_PAIRS_A_BIN = 100
 MIN_GIVEN_A_BIN = 30
@@ -18,31 +18,6 @@ MIN_GIVEN_A_BIN = 30
 MIN_SHOPPERS_A_BIN = 20
 MIN_BINS = 4
 """Bins that a promo's own curve has at least: in wider ones the mean says too little about the lowest scores among them."""
-
-
-def harm_bound(
-    score: Floats, gamma_diff: Floats, clusters: NDArray[np.generic], bins: int = 10, confidence: float = 0.95
-) -> tuple[tuple[float, float], ...]:
-    """Ascending (score, lower) knots: a one-sided `confidence` lower bound of the mean effect of promos scored so.
-
-    `score` [n]: predicted incremental value of shopper-promo pairs; `gamma_diff` [n]: the pair's AIPW effect against no_promo, same
-    unit; `clusters` [n]: the pair's shopper. Pairs are cut into equal-count bins (equal scores stay together); each bin's bound is
-    its mean less z times its clustered standard error; pool-adjacent-violators makes the bounds monotone, and a pool's average bound
-    lies below the bound of the pooled mean, so pooling is conservative. Raises InputError on unequal lengths or non-finite values.
-    """
-    check_pairs("harm_bound", score, gamma_diff, clusters)
-    codes, count = encode(clusters)
-    cells = _bins(score, min(bins, max(1, len(score) // MIN_PAIRS_A_BIN)))
-    z = normal_quantile(confidence)
-    rows = [np.flatnonzero(cells == cell) for cell in np.unique(cells)]
-    centre = np.array([score[r].mean() for r in rows])
-    lower = np.array([gamma_diff[r].mean() - z * mean_error(gamma_diff[r], codes[r], count) for r in rows])
-    if not np.all(np.isfinite(lower)):
-        raise InputError(
-            f"harm_bound: a bin of {len(score)} pairs holds one shopper only; a standard error needs two or more, use fewer bins."
-        )
-    lower = isotonic(lower, np.array([float(len(r)) for r in rows]))
-    return tuple((float(s), float(b)) for s, b in zip(centre, lower, strict=True))
 
 
 def blp_slope(predicted: Floats, effect: Floats, samples: HalfSamples) -> Estimate:
@@ -92,7 +67,7 @@ def _bins(score: Floats, bins: int) -> NDArray[np.int64]:
 class PromoBounds:
     """Knots (score, lower bound) for each promo, and the `pooled` ones of all promos, which a promo not seen here takes.
 
-    Data only; the same form as `harm_bound`'s knots, with both ends of every bin, so that linear interpolation gives a bin's bound to
+    Data only; knots with both ends of every bin, so that linear interpolation gives a bin's bound to
     each of its pairs.
     """
 
