@@ -15,10 +15,21 @@ from promolift.uplift.distributions import normal_quantile
 from promolift.uplift.effects import BEST_SINGLE, CHAMPION, SHUFFLED, Effects, Judged
 
 BASELINES: tuple[str, ...] = (SHUFFLED, BEST_SINGLE, "response", "lightgbm")
-EFFECT_CHECKS: tuple[str, ...] = (
-    "qini_positive", "autoc_not_harmful", "profit_over_no_promo", *(f"profit_over_{b.replace(' ', '_')}" for b in BASELINES),
-    "spend_within_budget", "calibration_slope", "calibration_error", "no_harmed_segment",
-)  # fmt: skip
+"""Policies that the chosen model must not lose to: what needs no model, and the models that every training run makes."""
+
+
+def effect_checks(baselines: tuple[str, ...] = BASELINES) -> tuple[str, ...]:
+    """Names of the checks that need effects, in the order of the verdict; the champion's, where there is one, follows the baselines'."""
+    over = (_over_name(baseline) for baseline in baselines)
+    first = ("qini_positive", "autoc_not_harmful", "profit_over_no_promo")
+    return (*first, *over, "spend_within_budget", "calibration_slope", "calibration_error", "no_harmed_segment")
+
+
+def _over_name(policy: str) -> str:
+    return f"profit_over_{policy.replace(' ', '_')}"
+
+
+EFFECT_CHECKS: tuple[str, ...] = effect_checks()
 
 
 @dataclass(frozen=True)
@@ -48,15 +59,18 @@ class GateLimits:
 DEFAULT_LIMITS = GateLimits()
 
 
-def judge(audit: Audit, effects: Effects | None, limits: GateLimits = DEFAULT_LIMITS, champion_note: str = "") -> Verdict:
+def judge(
+    audit: Audit, effects: Effects | None, limits: GateLimits = DEFAULT_LIMITS, champion_note: str = "",
+    baselines: tuple[str, ...] = BASELINES,
+) -> Verdict:  # fmt: skip
     """The gate's answer. `effects` is None when the audit forbade to compute them.
 
     `champion_note`: why a champion that exists could not be compared; its check is then "cannot tell". Without note and without a
-    model named "champion" in `effects` there is no champion, and no check about one.
+    model named "champion" in `effects` there is no champion, and no check about one. `baselines`: policies of `effects` to compare with.
     """
     trusted = trust(audit, limits)
     sound = all(check.status == "passed" for check in trusted)
-    rest = tuple(_effect_checks(effects, limits, champion_note)) if sound and effects else _unanswered(trusted)
+    rest = tuple(_effect_checks(effects, limits, champion_note, baselines)) if sound and effects else _unanswered(trusted, baselines)
     checks = trusted + rest
     reasons = [f"{check.name}: {check.detail}" for check in checks if check.status != "passed"]
     if sound and effects:
@@ -85,18 +99,18 @@ def _sample_ratio(audit: Audit, limits: GateLimits) -> Check:
     return Check("sample_ratio", "passed" if p >= limits.sample_ratio_p else "failed", p, limits.sample_ratio_p, detail)
 
 
-def _unanswered(trusted: tuple[Check, ...]) -> tuple[Check, ...]:
+def _unanswered(trusted: tuple[Check, ...], baselines: tuple[str, ...]) -> tuple[Check, ...]:
     broken = " and ".join(check.name for check in trusted if check.status != "passed") or "the data"
     sentence = f"Not answered, because {broken} did not pass: no effect can be estimated without trusted propensities."
-    return tuple(Check(name, "cannot tell", None, None, sentence) for name in EFFECT_CHECKS)
+    return tuple(Check(name, "cannot tell", None, None, sentence) for name in effect_checks(baselines))
 
 
-def _effect_checks(effects: Effects, limits: GateLimits, champion_note: str) -> Iterator[Check]:
+def _effect_checks(effects: Effects, limits: GateLimits, champion_note: str, baselines: tuple[str, ...]) -> Iterator[Check]:
     model = effects.models[effects.chosen]
     yield _qini(effects.chosen, model, limits)
     yield _autoc(effects.chosen, model, limits)
     yield _over_nothing(effects.chosen, model, limits)
-    for other in BASELINES:
+    for other in baselines:
         yield _over(effects, other, limits.baseline_margin, limits)
     if champion_note:
         yield Check("profit_over_champion", "cannot tell", None, None, champion_note)
@@ -133,7 +147,7 @@ def _over_nothing(name: str, model: Judged, limits: GateLimits) -> Check:
 
 
 def _over(effects: Effects, other: str, margin_share: float, limits: GateLimits) -> Check:
-    name = f"profit_over_{other.replace(' ', '_')}"
+    name = _over_name(other)
     if other == effects.chosen:
         return Check(name, "passed", 0.0, 0.0, f"{other} is the chosen model itself.")
     if other not in effects.models and other not in effects.others:
