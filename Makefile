@@ -12,16 +12,18 @@ export PYTHONHASHSEED ?= 0
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(READY): uv.lock scripts/setup.sh
+$(READY): uv.lock pyproject.toml scripts/setup.sh
 	@scripts/setup.sh
 	@touch $@
 
-setup: $(READY) ## install everything: uv, locked packages, Java, Spark's jars, Redis
+setup: ## install everything: uv, locked packages, Java, Spark's jars, Redis
+	@scripts/setup.sh
+	@touch $(READY)
 
 format: $(READY) ## rewrite the code in the house format
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-check: $(READY) ## format, lint, types, import directions, lock and compiled pipelines: nothing is rewritten
+check: $(READY) ## format, lint, types, import directions and compiled pipelines: nothing is rewritten
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
@@ -47,7 +49,7 @@ serve: $(READY) ## start the four nodes and the graph for the champion of RUN (d
 decide: $(READY) ## ask the served graph for one shopper: make decide SHOPPER=1823
 	@$(PYTHON) -m serving.kserve decide --run $(RUN) $(if $(SHOPPER),--shopper $(SHOPPER))
 
-bench: $(READY) ## measure: data set build against DuckDB, decisions, gate (build/bench.json)
+bench: $(READY) ## measure: data set build against DuckDB, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json
 
 clean: ## delete what runs left behind (not the installed packages)

@@ -10,13 +10,13 @@ from pipelines.profiles import sized
 
 
 def add_dataset(*, source: Any, path: Any, content: Any, root: Any, seed: Any, redis_url: Any) -> tuple[Any, Any, Any]:
-    """Add the tasks to the pipeline being built; returns the tasks that landed, that wrote gold, and that validated the examples."""
+    """Add the tasks to the pipeline being built; returns the tasks that landed, that wrote gold, and that validated the examples last."""
     landed = sized(stages.land_events(source=source, path=path, content=content, root=root, seed=seed), "small")
     ingested = sized(stages.ingest_events(root=root, landing=landed.outputs["landing"]), "spark")
     silver_checked = _validated("silver", root, ingested.outputs["silver"])
     gold = sized(stages.build_examples(root=root, silver=ingested.outputs["silver"]), "spark").after(silver_checked)
     gold_checked = _validated("gold", root, gold.outputs["gold"])
-    examples_checked = _validated("training", root, gold.outputs["gold"])
+    examples_checked = _validated("training", root, gold.outputs["gold"]).after(gold_checked)
     online = sized(stages.materialize_features(root=root, redis_url=redis_url, gold=gold.outputs["gold"]), "small").after(gold_checked)
     online.set_caching_options(False)  # a Redis may have lost what an earlier run wrote
     return landed, gold, examples_checked

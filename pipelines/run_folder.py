@@ -14,7 +14,8 @@ from promolift.errors import InputError, UnavailableError
 
 MADE: tuple[str, ...] = (
     "lake", "truth", "models", "evaluation", "measured_truth", "docs", "champion", "serving_model", "redis", "mlruns", ".kfp", "logs",
-    "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json",
+    "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json", "serving.log",
+    "undelivered.jsonl", "undelivered.taken",
 )  # fmt: skip
 """Everything that runs write into their folder; `--fresh` deletes these and nothing else."""
 REFINED: tuple[str, ...] = ("landing", "bronze", "silver", "gold", "lineage")

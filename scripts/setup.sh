@@ -28,10 +28,10 @@ ensure_java() {
   if [ "${major:-0}" -ge 17 ]; then say "Java $major found"; return; fi
   if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
     say "Java 17+ is missing: installing openjdk-17-jre-headless"
-    apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless >/dev/null
+    { apt-get update -qq && apt-get install -y -qq openjdk-17-jre-headless >/dev/null; } || say "apt-get could not install it"
   elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then
     say "Java 17+ is missing: installing openjdk-17-jre-headless"
-    sudo apt-get update -qq && sudo apt-get install -y -qq openjdk-17-jre-headless >/dev/null
+    { sudo apt-get update -qq && sudo apt-get install -y -qq openjdk-17-jre-headless >/dev/null; } || say "apt-get could not install it"
   fi
   major=$(java_major || true)
   [ "${major:-0}" -ge 17 ] ||
@@ -47,7 +47,7 @@ ensure_redis() {
 [ "$(uname -sm)" = "Linux x86_64" ] || stop "The locked packages are for Linux x86-64 and this is $(uname -sm); use Docker or WSL."
 uv=$(find_uv)
 say "installing the locked packages into .venv (about 3.5 GB; a minute with a warm cache)"
-"$uv" sync --locked --quiet
+"$uv" sync --locked
 ensure_java
 say "fetching Spark's Delta jars (90 MB, once)"
 .venv/bin/python -m spark_jobs.fetch_jars

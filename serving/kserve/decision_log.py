@@ -60,13 +60,25 @@ class DecisionLog:
             if not entries:
                 break
             self._pending = True  # until the acknowledgement, whatever fails in between
-            write([_row(fields[b"record"]) for _, fields in entries if fields])
+            write(self._readable([fields[b"record"] for _, fields in entries if fields]))
             identifiers = [identifier for identifier, _ in entries]
             self._client.xack(self._stream, GROUP, *identifiers)
             self._client.xdel(self._stream, *identifiers)
             self._pending = False
             count += len(entries)
         return count
+
+    def _readable(self, records: Sequence[bytes]) -> list[dict[str, Any]]:
+        """The rows of the records. One that cannot be read (a line cut off by a full disk) is kept beside the spill and holds up no other."""
+        rows = []
+        for record in records:
+            try:
+                rows.append(_row(record))
+            except (ValueError, KeyError) as problem:
+                place = self._spill.with_suffix(".unreadable")
+                spill_to(place)(record)
+                log.warning("A record of the decision log cannot be read and is kept in %s (%s).", place, problem)
+        return rows
 
     def _append(self, rows: Sequence[dict[str, Any]]) -> None:
         self._table.update_incremental()
@@ -88,8 +100,9 @@ class DecisionLog:
             self._spill.rename(taken)
         if not taken.exists():
             return 0
-        rows = [_row(line) for line in taken.read_bytes().splitlines() if line]
-        self._merge(rows)
+        rows = self._readable([line for line in taken.read_bytes().splitlines() if line])
+        if rows:
+            self._merge(rows)
         taken.unlink()
         return len(rows)
 

@@ -151,3 +151,15 @@ def test_redis_down_at_the_start_is_one_sentence_and_status_4(tmp_path: Path):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 4
     assert "does not answer" in ended.stderr.splitlines()[-1]
+
+
+def test_a_record_that_cannot_be_read_is_kept_aside_and_holds_up_no_other(client: redis.Redis, table: Path, write: Write):
+    spilled = table.with_name("spill.jsonl")
+    spilled.parent.mkdir(parents=True)
+    spill_to(spilled)(record(1))
+    spill_to(spilled)(record(2)[:100])  # cut off, as by a full disk
+    write(range(3, 4))
+    client.xadd(Ledger(client).stream, {"record": b"{}"})
+    assert drained(client, table) == 3
+    assert ids(table) == ["d1", "d3"]
+    assert spilled.with_suffix(".unreadable").read_bytes().splitlines() == [record(2)[:100], b"{}"]

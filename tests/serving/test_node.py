@@ -92,6 +92,8 @@ def test_a_shopper_never_seen_gets_defaults(application: Any):
         (b"{bad", "(body)", "b'{bad'"),
         (b"[1]", "(the whole document)", "[1]"),
         (json.dumps({**ASKED, "moment": "tomorrow"}).encode(), "moment", "'tomorrow'"),
+        (json.dumps({**ASKED, "moment": "2018-02-30T00:00:00Z"}).encode(), "moment", "'2018-02-30T00:00:00Z'"),
+        (json.dumps({**ASKED, "moment": "2018-02-03T24:61:00Z"}).encode(), "moment", "'2018-02-03T24:61:00Z'"),
         (json.dumps({**ASKED, "channel": "fax"}).encode(), "channel", "'fax'"),
         (json.dumps({**ASKED, "basket": [{"category": "meat", "amount_cents": -5}]}).encode(), "basket.0.amount_cents", "-5"),
         (json.dumps({**ASKED, "extra": 1}).encode(), "extra", "1"),

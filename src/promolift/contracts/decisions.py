@@ -5,9 +5,10 @@ On the wire it is V1 JSON: the fields below by name. `schema()` is the JSON Sche
 """
 
 from dataclasses import field
-from typing import Any, Literal
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass as checked
 
 NODES: tuple[str, ...] = ("transformer", "eligibility", "predictor", "constraints")
@@ -20,6 +21,13 @@ Reason = Literal[
     "cap_reached", "model_error", "budget_unavailable",
 ]  # fmt: skip
 _STRICT = ConfigDict(extra="forbid")
+_UTC = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|\+00:00)$"
+
+
+def _on_the_calendar(moment: str) -> str:
+    """The moment itself. Raises ValueError for a day or an hour that does not exist, of which the pattern knows nothing."""
+    datetime.fromisoformat(moment)
+    return moment
 
 
 @checked(frozen=True, config=_STRICT)
@@ -37,7 +45,7 @@ class Request:
 
     request_id: str = Field(min_length=1, max_length=255)
     shopper_id: str = Field(min_length=1, max_length=255)
-    moment: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)$")
+    moment: Annotated[str, AfterValidator(_on_the_calendar)] = Field(pattern=_UTC)
     store_id: str = Field(default="", max_length=255)
     channel: Channel = "pos"
     basket: tuple[BasketLine, ...] = Field(default=(), max_length=200)

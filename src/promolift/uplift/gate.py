@@ -14,7 +14,8 @@ from promolift.uplift.bootstrap import Estimate
 from promolift.uplift.distributions import normal_quantile
 from promolift.uplift.effects import BEST_SINGLE, CHAMPION, SHUFFLED, Effects, Judged
 
-BASELINES: tuple[str, ...] = (SHUFFLED, BEST_SINGLE, "response", "lightgbm")
+WITHOUT_MODEL: tuple[str, ...] = (SHUFFLED, BEST_SINGLE)
+BASELINES: tuple[str, ...] = (*WITHOUT_MODEL, "response", "lightgbm")
 """Policies that the chosen model must not lose to: what needs no model, and the models that every training run makes."""
 
 
@@ -41,7 +42,8 @@ class GateLimits:
     champion_margin: float = 0.10
     """Non-inferiority: the profit that may be lost against the champion, as a share of the champion's profit."""
     baseline_margin: float = 0.25
-    """The same against the baselines: wider, since refusing a model takes a champion nowhere, yet far from a model that is worse."""
+    """The same against the other models: wider, since refusing a model takes a champion nowhere, yet far from a model that is worse.
+    Policies that need no model must be beaten outright."""
     sample_ratio_p: float = 0.001
     """Least p-value of the sample-ratio test."""
     overspend: float = 0.10
@@ -111,7 +113,7 @@ def _effect_checks(effects: Effects, limits: GateLimits, champion_note: str, bas
     yield _autoc(effects.chosen, model, limits)
     yield _over_nothing(effects.chosen, model, limits)
     for other in baselines:
-        yield _over(effects, other, limits.baseline_margin, limits)
+        yield _over(effects, other, 0.0 if other in WITHOUT_MODEL else limits.baseline_margin, limits)
     if champion_note:
         yield Check("profit_over_champion", "cannot tell", None, None, champion_note)
     elif CHAMPION in effects.models:
