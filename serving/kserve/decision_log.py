@@ -69,7 +69,7 @@ class DecisionLog:
         return count
 
     def _readable(self, records: Sequence[bytes]) -> list[dict[str, Any]]:
-        """The rows of the records. One that cannot be read (a line cut off by a full disk) is kept beside the spill and holds up no other."""
+        """The rows of the records. One that cannot be read (cut off by a full disk) is kept beside the spill and holds up no other."""
         rows = []
         for record in records:
             try:
