@@ -59,6 +59,44 @@ RAW_LOCAL = Definition(
 SKLIFT = Definition(
     "qini/sklift", "local ratio: YT - YC nT/nC in the top k", "collapsed", "area of scikit-uplift's perfect curve", "", _SHARES, ""
 )
+RADCLIFFE = Definition(
+    "qini/radcliffe", "global ratio: YT - YC NT/NC in the top k", "collapsed", "none (area less diagonal)", "", _SHARES, ""
+)
+CAUSALML = Definition(
+    "qini/causalml",
+    "local ratio: YT - YC nT/nC in the top k, straight to the first row of no_promo, mean over 0..N rows less the diagonal's",
+    "collapsed, straight between",
+    "size of the curve's end",
+    "",
+    _SHARES,
+    "",
+)
+CAUSALML_RAW = replace(CAUSALML, id="qini/causalml-raw", normaliser="none (mean height over the diagonal)")
+AUUC_SKLIFT = Definition(
+    "auuc/sklift",
+    "local means: (YT/nT - YC/nC) k in the top k",
+    "collapsed",
+    "area of scikit-uplift's perfect uplift curve, both less the diagonal",
+    "",
+    _SHARES,
+    "",
+)
+AUUC_CAUSALML = Definition(
+    "auuc/causalml",
+    "local means: (YT/nT - YC/nC) k in the top k, their difference straight from 0 until both arms have rows, mean over 0..N rows",
+    "collapsed, straight between",
+    "size of the curve's end; the diagonal is not taken off, random scores are near 0.5",
+    "",
+    _SHARES,
+    "",
+)
+AUUC_CAUSALML_RAW = replace(AUUC_CAUSALML, id="auuc/causalml-raw", normaliser="none; the diagonal is not taken off (mean height)")
+UPLIFT_OVERALL = Definition(
+    "uplift@30%/overall", "YT/nT - YC/nC in the top 30 % of both arms together", "at the cut enter in part", "per row", "", _SHARES, ""
+)
+UPLIFT_BY_ARM = Definition(
+    "uplift@30%/by-arm", "YT/nT - YC/nC, each in the top 30 % of its own arm", "at the cut enter in part", "per row", "", _SHARES, ""
+)
 VALUE = Definition("value/aipw", "doubly robust pseudo-outcomes of the policy's arm less no_promo", "none", "per decision", "", _LOGGED, "")
 SPEND = Definition("spend/aipw", "doubly robust pseudo-outcomes of the policy's arm less no_promo", "none", "per decision", "", _LOGGED, "")
 OWN_SPEND = Definition(

@@ -5,40 +5,27 @@ point of the curve (ties collapsed), and (0, 0) is put before. This is the curve
 draws it. It compares raw arms: it is unbiased only where the shares of the two arms are the same for every row.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from promolift.errors import InputError
 from promolift.uplift.bootstrap import Estimate, HalfSamples
 from promolift.uplift.clusters import Floats, Integers
+from promolift.uplift.curves import Rows, accumulate, check_rows, local_qini, over_diagonal, qini_curve
 from promolift.uplift.ranking import rank
 
-
-def qini_curve(outcome: Floats, treated: Integers, score: Floats) -> tuple[Floats, Floats]:
-    """Points (k, Q(k)) from (0, 0): `outcome` [n], `treated` [n] of 0 or 1, `score` [n]. Raises InputError with one arm only."""
-    if not 0 < int(treated.sum()) < len(treated):
-        raise InputError(f"A Qini curve needs treated and control rows; {int(treated.sum())} of {len(treated)} rows are treated.")
-    ranking = rank(score)
-    return _curve(outcome[ranking.order], treated[ranking.order], ranking.group)
+__all__ = ["estimate", "perfect_score", "qini_curve", "raw_local", "sklift"]
 
 
-def _curve(outcome: Floats, treated: Integers, group: Integers) -> tuple[Floats, Floats]:
-    last = np.append(np.flatnonzero(np.diff(group)), len(group) - 1)
-    n_treated = np.cumsum(treated)[last].astype(np.float64)
-    n_control = last + 1.0 - n_treated
-    y_treated, y_all = np.cumsum(outcome * treated)[last], np.cumsum(outcome)[last]
-    ratio = np.divide(n_treated, n_control, out=np.zeros_like(n_treated), where=n_control > 0)
-    return np.concatenate([[0.0], last + 1.0]), np.concatenate([[0.0], y_treated - (y_all - y_treated) * ratio])
+def raw_local(outcome: Floats, treated: Integers, score: Floats, weights: Floats | None = None) -> float:
+    """`qini/raw-local`: area between curve and diagonal in outcome units times share of the rows. Raises InputError on unusable rows."""
+    return raw_local_of(check_rows(outcome, treated, score, weights))
 
 
-def _area(x: Floats, y: Floats) -> float:
-    """Trapezoid area between the curve and the straight line to its end, with x as a share of the rows."""
-    under = 0.5 * float((y[1:] + y[:-1]) @ np.diff(x))
-    return (under - 0.5 * float(x[-1] * y[-1])) / float(x[-1])
-
-
-def raw_local(outcome: Floats, treated: Integers, score: Floats) -> float:
-    """`qini/raw-local`: area between curve and diagonal in outcome units times share of the rows."""
-    return _area(*qini_curve(outcome, treated, score))
+def raw_local_of(rows: Rows, score: Floats | None = None) -> float:
+    """`raw_local` of checked rows, under `score` [n] in place of their own if given."""
+    depths = rows.depths(score)
+    return over_diagonal(depths.rows, local_qini(depths))
 
 
 def perfect_score(outcome: Floats, treated: Integers) -> Floats:
@@ -46,29 +33,34 @@ def perfect_score(outcome: Floats, treated: Integers) -> Floats:
     return outcome * (2.0 * treated - 1.0)
 
 
-def sklift(outcome: Floats, treated: Integers, score: Floats) -> float:
+def sklift(outcome: Floats, treated: Integers, score: Floats, weights: Floats | None = None) -> float:
     """`qini/sklift`: `raw_local` over that of the perfect order (scikit-uplift's `qini_auc_score`). NaN when that is zero.
 
     Raises InputError for an outcome that is not 0 or 1: the perfect order is defined for those only.
     """
-    wrong = np.flatnonzero((outcome != 0) & (outcome != 1))
-    if len(wrong):
-        raise InputError(f"qini/sklift needs an outcome of 0 or 1; row {wrong[0]} is {outcome[wrong[0]]}. Use qini/raw-local for amounts.")
-    perfect = raw_local(outcome, treated, perfect_score(outcome, treated))
-    return raw_local(outcome, treated, score) / perfect if perfect else float("nan")
+    return sklift_of(check_rows(outcome, treated, score, weights))
+
+
+def sklift_of(rows: Rows) -> float:
+    """`sklift` of checked rows."""
+    rows.need_binary("qini/sklift", "qini/raw-local")
+    perfect = raw_local_of(rows, perfect_score(rows.outcome, rows.treated))
+    return rows.depths().over(raw_local_of(rows), perfect)
 
 
 def estimate(outcome: Floats, treated: Integers, score: Floats, samples: HalfSamples) -> tuple[Estimate, Estimate]:
     """`raw_local` and `sklift` with half-sample draws. Raw areas of half samples are scaled to the full number of rows."""
-    n = len(outcome)
-    draws = []
-    for rows in samples.rows():
-        part = outcome[rows], treated[rows]
-        raw = raw_local(*part, score[rows])
-        perfect = raw_local(*part, perfect_score(*part))
-        draws.append((raw * n / int(rows.sum()), raw / perfect if perfect else 0.0))
-    raw_draws, normal_draws = np.array(draws).T
-    return (
-        Estimate(raw_local(outcome, treated, score), raw_draws),
-        Estimate(sklift(outcome, treated, score), normal_draws),
-    )
+    value = Estimate(raw_local(outcome, treated, score), np.array([*_areas(outcome, treated, score, samples)]))
+    perfect = np.array([*_areas(outcome, treated, perfect_score(outcome, treated), samples)])
+    share = np.divide(value.draws, perfect, out=np.zeros_like(perfect), where=perfect != 0)
+    return value, Estimate(sklift(outcome, treated, score), share)
+
+
+def _areas(outcome: Floats, treated: Integers, score: Floats, samples: HalfSamples) -> Iterator[float]:
+    """Raw area of each half sample times n over its rows; the rows are sorted once."""
+    ranking = rank(score)
+    outcome, treated = outcome[ranking.order], treated[ranking.order]
+    for rows in HalfSamples(samples.chosen, samples.codes[ranking.order]).rows():
+        kept = np.flatnonzero(rows)
+        depths = accumulate(outcome[kept], treated[kept], ranking.group[kept], np.ones(len(kept)))
+        yield over_diagonal(depths.rows, local_qini(depths)) * len(outcome) / len(kept)

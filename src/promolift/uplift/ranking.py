@@ -6,13 +6,16 @@ TOC(q) dq, QINI that of q TOC(q) dq. With k the rank of n rows they are weighted
 answer does not depend on the order of the rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from promolift.errors import InputError
-from promolift.uplift.bootstrap import Estimate, HalfSamples
+from promolift.uplift.bootstrap import Estimate, HalfSamples, Mask
 from promolift.uplift.clusters import Floats, Integers
+
+Measure = Callable[[Mask], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,57 @@ def tie_means(weights: Floats, group: Integers) -> Floats:
 
 
 def rate(ranking: Ranking, effect: Floats, samples: HalfSamples) -> dict[str, Estimate]:
-    """`qini` and `autoc` of `effect` [n] (unit of the effect) under the ranking, with their half-sample draws."""
+    """`qini` and `autoc` of `effect` [n] (unit of the effect) under the ranking, with their half-sample draws.
+
+    No half sample is sorted: its rows keep the order of all rows. Time is linear in rows for each draw, 3 arrays of rows are held.
+    """
     ordered = effect[ranking.order]
     full = _weighted(ordered, ranking.group if ranking.tied else None)
-    draws = np.empty((len(samples.chosen), 2))
-    codes = samples.codes[ranking.order]
-    for i, chosen in enumerate(samples.chosen):
-        kept = np.flatnonzero(chosen[codes])
-        draws[i] = _weighted(ordered[kept], ranking.group[kept] if ranking.tied else None)
+    measure = _tied(ordered, ranking.group) if ranking.tied else _untied(ordered)
+    draws = np.array([measure(rows) for rows in HalfSamples(samples.chosen, samples.codes[ranking.order]).rows()])
     return {name: Estimate(full[i], draws[:, i]) for i, name in enumerate(("qini", "autoc"))}
+
+
+def _tables(n: int) -> Floats:
+    """Of each rank k = 1..n: k and H(k - 1), the sum of 1/j for j < k. Both weights are a constant less one of these, over n."""
+    return np.stack([np.arange(1.0, n + 1), np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, n))])])
+
+
+def _from_sums(total: float, by_rank: float, by_harmonic: float, n: int, last: float) -> tuple[float, float]:
+    """QINI and AUTOC from the sums of effects, of effects times k, of effects times H(k - 1); `last` is H(n)."""
+    return ((0.5 + 0.5 / n) * total - by_rank / n) / n, ((last - 1.0) * total - by_harmonic) / n
+
+
+def _untied(ordered: Floats) -> Measure:
+    centred = ordered - ordered.mean()  # the weights sum to zero, so this changes rounding only
+    tables = _tables(len(ordered) + 1)
+
+    def measure(rows: Mask) -> tuple[float, float]:
+        kept = centred.compress(rows)  # a quarter of the time of centred[rows]
+        n = len(kept)
+        by_rank, by_harmonic = tables[:, :n] @ kept
+        return _from_sums(float(kept.sum()), float(by_rank), float(by_harmonic), n, float(tables[1, n]))
+
+    return measure
+
+
+def _tied(ordered: Floats, group: Integers) -> Measure:
+    """Ranks a + 1..b of a tie group have the mean rank (a + b + 1)/2 and the mean H(k - 1) of H(a) - 1 + b (H(b) - H(a))/(b - a)."""
+    centred = ordered - ordered.mean()
+    harmonics = _tables(len(ordered) + 1)[1]
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    ends = np.append(starts[1:], len(group)) - 1
+
+    def measure(rows: Mask) -> tuple[float, float]:
+        last = np.cumsum(rows, dtype=np.int32)[ends]
+        first = np.concatenate([[0], last[:-1]])
+        sums = np.add.reduceat(centred * rows, starts)
+        low, high = harmonics[first], harmonics[last]
+        mean = low - 1.0 + last * (high - low) / np.maximum(last - first, 1)
+        by_rank = float(sums @ (first + last + 1.0)) / 2
+        return _from_sums(float(sums.sum()), by_rank, float(sums @ mean), int(last[-1]), float(harmonics[last[-1]]))
+
+    return measure
 
 
 def _weighted(effect: Floats, group: Integers | None) -> tuple[float, float]:
