@@ -162,14 +162,25 @@ def test_a_true_model_measures_what_it_predicts():
     assert [g.value for g in coarse.gains] == pytest.approx([g.value for g in curve.gains], rel=0.02, abs=1e-9)
 
 
-def test_the_clustered_error_agrees_with_the_half_samples():
+def test_the_clustered_error_agrees_with_the_half_samples_and_with_the_spread_over_worlds():
+    """On average: in one world the slope at the budget is itself a guess, and the two errors may differ by a fifth."""
+    gains, clustered, halves = [], [], []
+    for seed in range(60):
+        table, (value, cost), samples = measured(seed, noise=20.0)
+        curve = spend_gain(hull_steps(table), value, cost, samples, budgets=[1.0, 2.0])
+        gains.append([gain.value for gain in curve.gains])
+        halves.append([gain.error for gain in curve.gains])
+        clustered.append(curve.errors)
+    assert np.mean(clustered, axis=0) == pytest.approx(np.mean(halves, axis=0), rel=0.1)
+    # The spread over 60 worlds is known to 9 %.
+    assert np.mean(clustered, axis=0) == pytest.approx(np.std(gains, axis=0, ddof=1), rel=0.27)
+
+
+def test_beyond_the_paths_end_the_gain_is_that_of_no_budget():
     table, (value, cost), samples = measured(2, noise=20.0)
-    curve = spend_gain(hull_steps(table), value, cost, samples, budgets=[1.0, 2.0, 1e6])
-    spread = [gain.error for gain in curve.gains]
-    assert curve.errors == pytest.approx(spread, rel=0.2)
+    (gain,) = spend_gain(hull_steps(table), value, cost, samples, budgets=[1e6]).gains
     end = contribution(value, assign(table, 0.0))
-    assert curve.gains[2].value == pytest.approx(end.mean())
-    assert spread[2] == pytest.approx(samples.mean(end).error)
+    assert gain.value == pytest.approx(end.mean()) and gain.error == pytest.approx(samples.mean(end).error)
 
 
 def test_equal_slopes_share_their_mean_whatever_the_order_of_rows():
