@@ -11,11 +11,11 @@ from promolift.contracts.tables import Dtype, table
 
 SQL_TYPES: dict[Dtype, str] = {"string": "varchar", "int64": "bigint", "timestamp": "timestamp", "list<float64>": "double[]"}
 
+LONGEST_DAYS = max(feature.window_days for feature in (*WINDOWED, *RECENCIES))
 
-def _frame(days: int) -> str:
-    return (
-        f"over (partition by shopper_id order by t range between interval '{days} days' preceding and interval '1 microsecond' preceding)"
-    )
+
+def _inside(days: int) -> str:
+    return f"filter (h.t >= m.t - interval '{days} days')"
 
 
 def _measure(measure: str, category: str | None) -> str:
@@ -23,16 +23,16 @@ def _measure(measure: str, category: str | None) -> str:
 
 
 def _windowed(feature: Windowed) -> str:
-    total = f"coalesce(sum({_measure(feature.measure, feature.category)}) {_frame(feature.window_days)}, 0)"
+    total = f"coalesce(sum({_measure(feature.measure, feature.category)}) {_inside(feature.window_days)}, 0)"
     if feature.per is None:
         return f"{total}::float as {feature.name}"
-    whole = f"coalesce(sum({feature.per}) {_frame(feature.window_days)}, 0)"
+    whole = f"coalesce(sum({feature.per}) {_inside(feature.window_days)}, 0)"
     return f"(case when {whole} = 0 then {feature.default} else {total} / {whole} end)::float as {feature.name}"
 
 
 def _recency(feature: Recency) -> str:
-    last = f"max(case when {_measure('baskets', feature.category)} > 0 then t end) {_frame(feature.window_days)}"
-    return f"coalesce(epoch(t - {last}) / 86400, {feature.default})::float as {feature.name}"
+    last = f"max(case when {_measure('baskets', feature.category)} > 0 then h.t end) {_inside(feature.window_days)}"
+    return f"coalesce(epoch(m.t - {last}) / 86400, {feature.default})::float as {feature.name}"
 
 
 def _landed(name: str, landing: Path) -> str:
@@ -71,20 +71,24 @@ def _features(connection: duckdb.DuckDBPyConnection, as_of: str) -> None:
     columns = ", ".join([*map(_windowed, WINDOWED), *map(_recency, RECENCIES)])
     connection.execute(f"""
         create table happened as
-        select shopper_id, max(event_time) as t, 1 as baskets, sum(sales_cents) as sales_cents,
+        select shopper_id, max(event_time) as t, max(arrived_at) as arrived, 1 as baskets, sum(sales_cents) as sales_cents,
                sum(discount_cents) as discount_cents, {_pivot()}
         from purchases group by shopper_id, basket_id
-        union all by name select shopper_id, moment as t, 1 as promos from assignments where promo_id <> '{NO_PROMO}'
-        union all by name select shopper_id, event_time as t, 1 as redemptions from redemptions
-        union all by name select shopper_id, moment as t, true as asked from assignments
-        union all by name
-        select distinct shopper_id, timestamp '{as_of}' as t, true as asked from (
+        union all by name select shopper_id, moment as t, arrived_at as arrived, 1 as promos from assignments where promo_id <> '{NO_PROMO}'
+        union all by name select shopper_id, event_time as t, arrived_at as arrived, 1 as redemptions from redemptions""")
+    connection.execute(f"""
+        create table moments as
+        select shopper_id, moment as t from assignments
+        union select shopper_id, timestamp '{as_of}' as t from (
             select shopper_id from purchases union select shopper_id from assignments union select shopper_id from landed_shoppers)""")
     attributes = ", ".join(f"coalesce(s.{a.name}, '{a.default}') as {a.name}" for a in ATTRIBUTES)
     connection.execute(f"""
         create table features as
-        with windowed as (select shopper_id, t as moment, asked, {columns} from happened)
-        select w.* exclude (asked), {attributes} from windowed w left join landed_shoppers s using (shopper_id) where asked""")
+        with windowed as (
+            select m.shopper_id, m.t as moment, {columns} from moments m left join happened h
+            on h.shopper_id = m.shopper_id and h.t < m.t and h.arrived < m.t and h.t >= m.t - interval '{LONGEST_DAYS} days'
+            group by m.shopper_id, m.t)
+        select w.*, {attributes} from windowed w left join landed_shoppers s using (shopper_id)""")
 
 
 def _examples(connection: duckdb.DuckDBPyConnection, as_of: str, contact: str, out: Path) -> None:
@@ -114,7 +118,7 @@ def build(lake: Path, out: Path, threads: int = 2) -> int:
     card = read_source_card(lake)
     as_of = card.as_of.removesuffix("Z").replace("T", " ")
     contact = "case promo_id " + " ".join(f"when '{p.promo_id}' then {p.contact_cents}" for p in card.promos) + " else 0 end"
-    connection = duckdb.connect(config={"threads": threads})
+    connection = duckdb.connect(config={"threads": threads, "enable_progress_bar": "false"})
     _silver(connection, lake / "landing")
     _features(connection, as_of)
     _examples(connection, as_of, contact, out)

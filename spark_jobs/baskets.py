@@ -12,7 +12,7 @@ def measure_name(measure: str, category: str | None) -> str:
 
 
 def build(purchases: DataFrame) -> DataFrame:
-    """One row a (shopper, basket). `time` is that of its last line, so a basket counts as past only when all of it is past.
+    """One row a (shopper, basket). `time` and `arrived` are those of its last line, so a basket is past only when all of it is past.
 
     `baskets*` are 0 or 1, money is in cents.
     """
@@ -21,4 +21,5 @@ def build(purchases: DataFrame) -> DataFrame:
     sales = [F.sum(F.when(inside, F.col("sales_cents")).otherwise(0)).alias(measure_name("sales_cents", n)) for n, inside in is_in.items()]
     held = [F.max(inside.cast("int")).alias(measure_name("baskets", n)) for n, inside in is_in.items()]
     grouped = purchases.groupBy("shopper_id", "basket_id")
-    return grouped.agg(F.max("event_time").alias("time"), F.lit(1).alias("baskets"), *sums, *sales, *held)
+    times = [F.max(name).alias(alias) for name, alias in (("event_time", "time"), ("arrived_at", "arrived"))]
+    return grouped.agg(*times, F.lit(1).alias("baskets"), *sums, *sales, *held)

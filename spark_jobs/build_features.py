@@ -1,6 +1,7 @@
 """Silver events + gold exposures -> gold features: for every moment what was known just before it, built from the feature list.
 
-The rule of time is one line, `_is_before`: an event counts for a moment when 0 < moment - event <= window.
+The rule of time is one line, `_known`: an event is known at a moment when it happened and reached us before it. A basket has reached us
+when its last line has.
 """
 
 from pyspark.sql import Column, DataFrame
@@ -20,12 +21,16 @@ DAY = 86_400_000_000
 LONGEST = max(*(f.window_days for f in WINDOWED), *(f.window_days for f in RECENCIES))
 
 
-def _is_before(days: int) -> Column:
-    return (F.col("age") > 0) & (F.col("age") <= days * DAY)
+def _known(at: Column) -> Column:
+    return (F.col("time") < at) & (F.col("arrived") < at)
+
+
+def _within(days: int) -> Column:
+    return F.col("age") <= days * DAY
 
 
 def _total(measure: str, category: str | None, days: int) -> Column:
-    return F.coalesce(F.sum(F.when(_is_before(days), F.col(measure_name(measure, category)))), F.lit(0))
+    return F.coalesce(F.sum(F.when(_within(days), F.col(measure_name(measure, category)))), F.lit(0))
 
 
 def _windowed(feature: Windowed) -> Column:
@@ -38,18 +43,18 @@ def _windowed(feature: Windowed) -> Column:
 
 def _recency(feature: Recency) -> Column:
     held = F.col(measure_name("baskets", feature.category)) > 0
-    youngest = F.min(F.when(_is_before(feature.window_days) & held, F.col("age")))
+    youngest = F.min(F.when(_within(feature.window_days) & held, F.col("age")))
     return F.coalesce(youngest / DAY, F.lit(feature.default)).alias(feature.name)
 
 
 def _events(purchases: DataFrame, assignments: DataFrame, redemptions: DataFrame) -> DataFrame:
-    """Everything that a window may sum, with its time in µs; a measure that an event does not have is null."""
-    given = assignments.where(F.col("promo_id") != NO_PROMO).select("shopper_id", F.col("moment").alias("time"), F.lit(1).alias("promos"))
-    redeemed = redemptions.select("shopper_id", F.col("event_time").alias("time"), F.lit(1).alias("redemptions"))
+    """Everything that a window may sum, with its time and its arrival in µs; a measure that an event does not have is null."""
+    given = assignments.where(F.col("promo_id") != NO_PROMO).withColumn("event_time", F.col("moment")).withColumn("promos", F.lit(1))
     union = baskets.build(purchases).drop("basket_id", "margin_cents")
-    for more in (given, redeemed):
+    for events, measure in ((given, "promos"), (redemptions.withColumn("redemptions", F.lit(1)), "redemptions")):
+        more = events.select("shopper_id", F.col("event_time").alias("time"), F.col("arrived_at").alias("arrived"), measure)
         union = union.unionByName(more, allowMissingColumns=True)
-    return union.withColumn("time", F.unix_micros("time"))
+    return union.withColumns({name: F.unix_micros(name) for name in ("time", "arrived")})
 
 
 def moments(exposures: DataFrame, shoppers: DataFrame, purchases: DataFrame, as_of: str) -> DataFrame:
@@ -60,10 +65,13 @@ def moments(exposures: DataFrame, shoppers: DataFrame, purchases: DataFrame, as_
 
 
 def build(moments: DataFrame, events: DataFrame, shoppers: DataFrame) -> DataFrame:
-    """One row a (shopper, moment). `events` has `time` in µs and one column a measure; a shopper without events gets the defaults."""
+    """One row a (shopper, moment); a shopper without events gets the defaults.
+
+    `events` has `time` and `arrived` in µs and one column a measure.
+    """
     known = events.withColumnRenamed("shopper_id", "who")
     at = F.unix_micros("moment")
-    before = (F.col("who") == F.col("shopper_id")) & (F.col("time") < at) & (F.col("time") >= at - LONGEST * DAY)
+    before = (F.col("who") == F.col("shopper_id")) & _known(at) & (F.col("time") >= at - LONGEST * DAY)
     aged = moments.join(known, on=before, how="left").withColumn("age", F.unix_micros("moment") - F.col("time"))
     windowed = aged.groupBy("shopper_id", "moment").agg(*map(_windowed, WINDOWED), *map(_recency, RECENCIES))
     attributes = shoppers.select("shopper_id", *(F.col(a.name).alias(f"raw_{a.name}") for a in ATTRIBUTES))

@@ -17,6 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from promolift import contracts
 from promolift.contracts.artifacts import Lineage, write_json
 from promolift.contracts.tables import TABLES, Dtype, Table
 from promolift.errors import InputError
@@ -124,10 +125,15 @@ Counters = dict[str, Any]
 Job = Callable[[Lake], Counters]
 
 
-def _code_hash(job: str) -> str:
-    """Hash of the room's source: a changed job is run again although its inputs are the same."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(job.encode() + b"".join(p.read_bytes() for p in sources)).hexdigest()[:16]
+def _sources() -> list[Path]:
+    """Python files of this room and of the contracts."""
+    return [path for folder in (Path(__file__).parent, Path(contracts.__file__).parent) for path in sorted(folder.glob("*.py"))]
+
+
+def _fingerprint(job: str, root: Path) -> str:
+    """Hash of the job's name, the source of this room and of the contracts, and the source card: one that changes runs the job again."""
+    files = [*_sources(), root / "landing" / "source.json"]
+    return hashlib.sha256(job.encode() + b"".join(p.read_bytes() for p in files if p.exists())).hexdigest()[:16]
 
 
 def _previous(path: Path) -> dict[str, Any]:
@@ -155,7 +161,7 @@ def run_job(spark: SparkSession, root: Path, name: str, inputs: str = "") -> dic
     `inputs`: fingerprint of inputs that are no Delta tables (landing files).
     """
     path = root / "lineage" / f"{name}.json"
-    lake, record, fingerprint = Lake(spark, root), _previous(path), _code_hash(name) + inputs
+    lake, record, fingerprint = Lake(spark, root), _previous(path), _fingerprint(name, root) + inputs
     if _is_current(lake, record, fingerprint):
         return {**record, "skipped": True}
     job: Job = import_module(f"spark_jobs.{name}").run

@@ -197,11 +197,13 @@ def _purchases(lines: _Lines, world: Experiment, rng: np.random.Generator) -> tu
     time = np.concatenate([lines.columns["time"][kept], world.extra_time[trip]])
     text = {name: pa.array(lines.columns[name][line]).cast(pa.string()) for name in ("household_id", "store_id", "product_id")}
     basket = _baskets(lines, kept, copied, trip, world)
+    receipt = np.concatenate([lines.basket[kept], lines.basket[-1] + 1 + trip])  # a till sends a receipt whole
     purchases = arrow_table(table("landing", "purchases"), {
         "event_id": pc.binary_join_element_wise(basket, text["product_id"], "-"), "shopper_id": text["household_id"],
         "store_id": text["store_id"], "basket_id": basket, "product_id": text["product_id"],
         "quantity": lines.columns["quantity"][line], "sales_cents": lines.columns["sales"][line],
-        "discount_cents": lines.columns["discount"][line], "event_time": time, "arrived_at": time + _delays(rng, len(line)),
+        "discount_cents": lines.columns["discount"][line], "event_time": time,
+        "arrived_at": time + _delays(rng, int(receipt.max()) + 1)[receipt],
     })  # fmt: skip
     repeated = _repeated(rng, purchases)
     counts = {

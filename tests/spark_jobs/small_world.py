@@ -37,9 +37,9 @@ def assignment(exposure: str, shopper: str, promo: str = "deli_30", moment: date
     return {**row, "propensities": [0.5, 0.25, 0.25], "arrived_at": moment, **more}
 
 
-def redemption(event: str, exposure: str, shopper: str, time: datetime, cents: int = 300, promo: str = "deli_30") -> Row:
+def redemption(event: str, exposure: str, shopper: str, time: datetime, cents: int = 300, promo: str = "deli_30", **more: Any) -> Row:
     row = {"event_id": event, "exposure_id": exposure, "shopper_id": shopper, "promo_id": promo, "cost_cents": cents}
-    return {**row, "event_time": time, "arrived_at": time}
+    return {**row, "event_time": time, "arrived_at": time, **more}
 
 
 def shopper(name: str, **attributes: str | None) -> Row:
@@ -87,20 +87,23 @@ def _value(feature: Windowed, events: list[Row], moment: datetime, measure: str,
 
 
 def reference(tables: Mapping[str, list[Row]], who: str, moment: datetime) -> dict[str, float]:
-    """Every numeric feature by the words of the contract, without Spark: the last line of a basket is the basket's time."""
+    """Every numeric feature by the words of the contract, without Spark: the last line of a basket is the basket's time and arrival."""
     departments = {p["product_id"]: p["department"] for p in tables["products"]}
     baskets: dict[str, Row] = {}
     for line in (p for p in tables["purchases"] if p["shopper_id"] == who):
         basket = baskets.setdefault(
-            line["basket_id"], {"kind": "basket", "basket": line["basket_id"], "time": line["event_time"], "lines": []}
+            line["basket_id"],
+            {"kind": "basket", "basket": line["basket_id"], "time": line["event_time"], "arrived": line["arrived_at"], "lines": []},
         )
-        basket["time"] = max(basket["time"], line["event_time"])
+        basket["time"], basket["arrived"] = max(basket["time"], line["event_time"]), max(basket["arrived"], line["arrived_at"])
         basket["lines"].append({**line, "category": category_of(departments[line["product_id"]])})
     for basket in baskets.values():
         basket["categories"] = {line["category"] for line in basket["lines"]}
     given = [a for a in tables["assignments"] if a["shopper_id"] == who and a["promo_id"] != NO_PROMO]
-    events = [*baskets.values(), *({"kind": "promos", "time": a["moment"]} for a in given)]
-    events += [{"kind": "redemptions", "time": r["event_time"]} for r in tables["redemptions"] if r["shopper_id"] == who]
+    events = [*baskets.values(), *({"kind": "promos", "time": a["moment"], "arrived": a["arrived_at"]} for a in given)]
+    redeemed = [r for r in tables["redemptions"] if r["shopper_id"] == who]
+    events += [{"kind": "redemptions", "time": r["event_time"], "arrived": r["arrived_at"]} for r in redeemed]
+    events = [e for e in events if e["arrived"] < moment]
     found: dict[str, float] = {}
     for f in WINDOWED:
         total = _value(f, events, moment, f.measure, f.category)
@@ -109,7 +112,9 @@ def reference(tables: Mapping[str, list[Row]], who: str, moment: datetime) -> di
     for r in RECENCIES:
         first = moment - timedelta(days=r.window_days)
         times = [
-            b["time"] for b in baskets.values() if first <= b["time"] < moment and (r.category is None or r.category in b["categories"])
+            b["time"]
+            for b in events
+            if b["kind"] == "basket" and first <= b["time"] < moment and (r.category is None or r.category in b["categories"])
         ]
         found[r.name] = (moment - max(times)) / timedelta(days=1) if times else r.default
     return found

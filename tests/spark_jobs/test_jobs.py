@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from promolift.contracts import tables as contract
 from promolift.contracts.features import NUMERIC_NAMES
@@ -85,6 +86,8 @@ def random_tables(seed: int) -> dict[str, list[small.Row]]:
     ]
     for line in purchases:  # a basket has one shopper
         line["shopper_id"] = people[int(line["basket_id"][1:]) % 3]
+        if draw.random() < 0.3:  # late by up to thirty days, or arriving at the very moment
+            line["arrived_at"] = max(line["event_time"] + timedelta(days=draw.randrange(30)), small.MOMENT)
     assigned = [small.assignment(f"e{p}", p) for p in people] + [
         small.assignment(f"f{i}", draw.choice(people), draw.choice([NO_PROMO, "deli_30"]), small.MOMENT - timedelta(days=i + 1))
         for i in range(20)
@@ -109,11 +112,15 @@ def features_at_the_moment(spark: SparkSession, root: Path) -> list[dict[str, An
 
 
 def leaking_events() -> dict[str, list[small.Row]]:
-    """Events of great size at the very moment and a microsecond after it."""
-    at, after = small.MOMENT, small.MOMENT + timedelta(microseconds=1)
+    """Events of great size that happen, or reach us, at the very moment or a microsecond after it."""
+    at, after, before = small.MOMENT, small.MOMENT + timedelta(microseconds=1), small.MOMENT - timedelta(days=2)
     return {
-        "purchases": [small.purchase("l1", "a", at, cents=10**6), small.purchase("l2", "b", after, cents=10**6)],
-        "redemptions": [small.redemption("l3", "e1", "a", at)],
+        "purchases": [
+            small.purchase("l1", "a", at, cents=10**6),
+            small.purchase("l2", "b", after, cents=10**6),
+            small.purchase("l4", "a", before, cents=10**6, arrived_at=at),
+        ],
+        "redemptions": [small.redemption("l3", "e1", "a", at), small.redemption("l5", "e1", "a", before, arrived_at=after)],
     }
 
 
@@ -124,16 +131,13 @@ def test_nothing_at_or_after_the_moment_is_seen(spark: SparkSession, own: Path) 
     assert features_at_the_moment(spark, own) == before
 
 
-def test_a_planted_leak_is_seen(spark: SparkSession, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check above fails as soon as a window reaches past the moment, so it can be trusted."""
+@pytest.mark.parametrize("rule", ["happened", "arrived"])
+def test_a_planted_leak_is_seen(spark: SparkSession, own: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    """The check above fails as soon as either rule of time reaches to the moment, so it can be trusted."""
     honest = features_at_the_moment(spark, own)
     small.write(own, leaking_events(), file="late")
-    leaky = build_features.build.__globals__
-    monkeypatch.setitem(
-        leaky, "_is_before", lambda days: (leaky["F"].col("age") >= 0) & (leaky["F"].col("age") <= days * build_features.DAY)
-    )
-    original = leaky["F"].unix_micros
-    monkeypatch.setattr(leaky["F"], "unix_micros", lambda name: original(name) + (1 if name == "moment" else 0))
+    leaky = {"happened": lambda at: F.col("time") <= at + 1, "arrived": lambda at: (F.col("time") < at) & (F.col("arrived") <= at)}
+    monkeypatch.setattr(build_features, "_known", leaky[rule])
     run(spark, own, *JOBS[:3])
     assert features_at_the_moment(spark, own) != honest
 
@@ -146,6 +150,23 @@ def test_a_rerun_changes_nothing(spark: SparkSession, own: Path) -> None:
     forced = run(spark, own)
     assert not any(record["skipped"] for record in forced.values())
     assert {t.path: rows(spark, own, t) for t in (contract.EXPOSURES, contract.FEATURES, contract.EXAMPLES)} == before
+
+
+@pytest.mark.parametrize("changed", ["card", "contracts"])
+def test_a_changed_source_card_or_contract_runs_the_jobs_again(
+    spark: SparkSession, own: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    if changed == "card":
+        card = json.loads((own / "landing" / "source.json").read_text())
+        card["promos"][0]["contact_cents"] = 7
+        (own / "landing" / "source.json").write_text(json.dumps(card))
+    else:
+        sources = lake._sources()
+        monkeypatch.setattr(lake, "_sources", lambda: [*sources, Path(small.__file__)])
+    again = run(spark, own)
+    assert not any(record["skipped"] for record in again.values())
+    treated, _ = rows(spark, own, contract.EXAMPLES)
+    assert treated["cost_cents"] == (307 if changed == "card" else 300)
 
 
 def test_lineage_holds_the_versions_read_and_written(built: Path) -> None:

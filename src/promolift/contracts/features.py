@@ -1,6 +1,7 @@
 """THE feature list: name, type, default and definition of every shopper feature; Spark, Feast, TensorFlow and serving read it.
 
-A windowed feature at a moment m looks at events with m - window <= event_time < m: nothing at or after the moment (point in time).
+A windowed feature at a moment m looks at events with m - window <= event_time < m and arrived_at < m: nothing at or after the moment, and
+nothing that had not reached us by then, since the online store could not have known it either (point in time).
 """
 
 import hashlib
