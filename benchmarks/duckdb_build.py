@@ -118,7 +118,8 @@ def build(lake: Path, out: Path, threads: int = 2) -> int:
     card = read_source_card(lake)
     as_of = card.as_of.removesuffix("Z").replace("T", " ")
     contact = "case promo_id " + " ".join(f"when '{p.promo_id}' then {p.contact_cents}" for p in card.promos) + " else 0 end"
-    connection = duckdb.connect(config={"threads": threads, "enable_progress_bar": "false"})
+    connection = duckdb.connect(config={"threads": threads})
+    connection.execute("set enable_progress_bar = false")
     _silver(connection, lake / "landing")
     _features(connection, as_of)
     _examples(connection, as_of, contact, out)

@@ -1,16 +1,23 @@
 """Redis URL -> Feast's own form of it, which writers and readers of online features share."""
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from promolift.errors import InputError
 
 
 def connection_string(redis_url: str, **options: float) -> str:
     """'host:port,db=0,password=x,ssl=true', then `options` as they are. Raises InputError for anything but redis:// and rediss://."""
-    parts = urlsplit(redis_url)
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+    try:
+        parts = urlsplit(redis_url)
+        host, port = parts.hostname, parts.port or 6379
+    except ValueError as problem:  # a port that is no number, a bracket left open
+        raise InputError(f"'{redis_url}' is no Redis URL ({problem}); write it as redis://host:6379/0.") from problem
+    database = parts.path.strip("/")
+    if parts.scheme not in {"redis", "rediss"} or not host or not (database or "0").isdecimal():
         raise InputError(f"'{redis_url}' is no Redis URL; write it as redis://host:6379/0.")
-    named = {"db": parts.path.strip("/"), "username": parts.username, "password": parts.password}
-    named |= {"ssl": "true" if parts.scheme == "rediss" else None}
+    named = {"db": database, "username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
+    named |= {"ssl": "true" if parts.scheme == "rediss" else ""}
+    if any("," in value for value in named.values()):
+        raise InputError("The user or password of the Redis URL holds a comma, at which Feast would cut it; choose another.")
     given = [f"{key}={value}" for key, value in {**named, **options}.items() if value]
-    return ",".join([f"{parts.hostname}:{parts.port or 6379}", *given])
+    return ",".join([f"{host}:{port}", *given])

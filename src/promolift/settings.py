@@ -2,14 +2,16 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from promolift.errors import InputError
 
 
 class Settings(BaseSettings):
     """Everything a deployment may change; each field says what it means."""
 
-    model_config = SettingsConfigDict(env_prefix="PROMOLIFT_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="PROMOLIFT_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     redis_url: str = Field("", description="Redis for online features and the ledger; empty: start our own on a free port.")
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI; empty: SQLite inside the run folder.")
@@ -22,3 +24,16 @@ class Settings(BaseSettings):
     reservation_ttl_s: int = Field(7 * 86_400, gt=0, description="Unredeemed reservations return to the budget after this.")
     lambda_cost: float = Field(0.0, ge=0, description="Shadow price of a cent of budget.")
     do_no_harm: bool = Field(True, description="Give a promo only if the lower bound of its effect is not negative.")
+
+
+def load() -> Settings:
+    """The settings of this process. Raises InputError that names the variable, its value, what is allowed and what it means."""
+    try:
+        return Settings()
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        field = str(first["loc"][0])
+        meaning = Settings.model_fields[field].description
+        raise InputError(
+            f"Setting PROMOLIFT_{field.upper()} has the value {first['input']!r}: {first['msg']}. It means: {meaning}"
+        ) from problem
