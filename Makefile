@@ -1,6 +1,7 @@
 # The one list of verbs: people, hooks and CI use the same words. `make` alone prints them.
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+UV = $(or $(shell command -v uv),build/uv/bin/uv)# the second one is what setup installs
 RUN ?= build/demo
 SHOPPER ?=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
@@ -23,7 +24,8 @@ setup: ## install everything: uv, locked packages, Java, Spark's jars, Redis
 format: $(READY) ## rewrite the code in the house format
 	@.venv/bin/ruff format . && .venv/bin/ruff check --fix .
 
-check: $(READY) ## format, lint, types, import directions and compiled pipelines: nothing is rewritten
+check: $(READY) ## lock, format, lint, types, import directions and compiled pipelines: nothing is rewritten
+	@$(UV) lock --check
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
@@ -49,8 +51,9 @@ serve: $(READY) ## start the four nodes and the graph for the champion of RUN (d
 decide: $(READY) ## ask the served graph for one shopper: make decide SHOPPER=1823
 	@$(PYTHON) -m serving.kserve decide --run $(RUN) $(if $(SHOPPER),--shopper $(SHOPPER))
 
-bench: $(READY) ## measure: data set build against DuckDB, the gate (build/bench.json)
+bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json
 
 clean: ## delete what runs left behind (not the installed packages)
-	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse
+	if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name uv -exec rm -rf {} +; fi
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis spark-warehouse

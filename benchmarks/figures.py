@@ -16,11 +16,15 @@ def _truth(truth: Mapping[str, Any]) -> list[str]:
     for candidate, model in truth["models"].items():
         rank = model["rank_correlation"]["all"]
         rows.append(f"| {candidate} | {model['profit']:.0f} | {model['share_of_oracle']:.1%} | {rank:.2f} |")
+        served = model["served"]
+        rows.append(f"| {candidate}, by the served rule | {served['profit']:.0f} | {served['share_of_oracle']:.1%} | |")
     return [*rows, f"| best single promo ({name}) | {profit:.0f} | {profit / oracle:.1%} | |", f"| oracle | {oracle:.0f} | 100.0% | |"]
 
 
 def _lines(summary: Mapping[str, Any], bench: Mapping[str, Any]) -> list[str]:
     decisions, data, latency = summary["decisions"], bench["dataset"], summary["decisions"]["latency_ms"]
+    metrics, (step, most) = bench["uplift_metrics"], max(summary["peak_gib"].items(), key=lambda item: item[1])
+    peaks = data["peak_gib"]
     examples = summary["tables"]["gold/examples"]["rows"]
     refused = summary["tables"]["silver/purchases"]["quarantined"]
     return [
@@ -31,9 +35,14 @@ def _lines(summary: Mapping[str, Any], bench: Mapping[str, Any]) -> list[str]:
         f"- {examples:,} examples; {refused:,} purchase lines in quarantine (products that the real data's own catalogue lacks).",
         f"- {decisions['count']} decisions over HTTP, {decisions['errors']} errors, p50 {latency['p50']} ms, p95 {latency['p95']} ms, "
         f"{decisions['share_no_promo']:.0%} no_promo.",
+        f"- Most memory of any step{' that ran anew' if summary['reused'] else ''}: {most:.1f} GiB ({step}; proportional set size of all "
+        "its processes).",
         f"- `make bench`: data set build {data['spark_seconds']:.0f} s in one Spark process, start-up included, "
         f"{data['duckdb_seconds']:.1f} s in DuckDB on the same joins and windows (ratio {data['spark_over_duckdb']:.0f}); "
-        f"{data['cells_that_differ']} cells differ.",
+        f"{data['cells_that_differ']} cells differ; peak memory {peaks['spark']:.1f} GiB against {peaks['duckdb']:.1f} GiB.",
+        f"- QINI and AUTOC of two models with paired intervals from {metrics['resamples']:,} half samples of {metrics['rows']:,} rows: "
+        f"{metrics['ratio_scikit_uplift']:.0f} times faster than scikit-uplift, {metrics['ratio_causalml']:.0f} times than causalml, "
+        f"peak memory {metrics['peak_gib']:.1f} GiB.",
     ]  # fmt: skip
 
 

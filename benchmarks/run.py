@@ -1,38 +1,71 @@
-"""`python -m benchmarks.run`: the data set build against DuckDB and the gate's resamples; ratios of one run, JSON out."""
+"""`python -m benchmarks.run`: the data set build against DuckDB, uplift metrics against other packages, the gate; ratios, JSON out."""
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import gate_resamples
+from benchmarks import gate_resamples, uplift_metrics
 from benchmarks.duckdb_build import build
 from components.land_events import land
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import EXAMPLES
+from promolift.errors import PromoliftError
+from promolift.memory import PeakMemory
 
 JOBS = ("ingest_events", "build_exposures", "build_features", "build_examples")
 
 
-def _seconds(work: Callable[[], Any]) -> float:
+@dataclass(frozen=True)
+class Step:
+    """What a step gave, its seconds, and the most memory that its processes held at one moment, in GiB."""
+
+    result: Any
+    seconds: float
+    peak_gib: float
+
+
+def _step(work: Callable[..., Any], *arguments: Any) -> Step:
+    """Run `work` in a process of its own, so that no other step's memory is in the figure; its start is not in the seconds."""
+    with PeakMemory() as memory, ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        result, seconds = pool.submit(_timed, work, *arguments).result()
+        return Step(result, round(seconds, 2), round(memory.take(), 2))
+
+
+def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     start = time.perf_counter()
-    work()
-    return round(time.perf_counter() - start, 2)
+    result = work(*arguments)
+    return result, time.perf_counter() - start
 
 
-def _spark(lake: Path) -> list[dict[str, Any]]:
-    done = subprocess.run([sys.executable, "-m", "spark_jobs", *JOBS, "--lake", str(lake)], capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def _spark(lake: Path, log: Path) -> Step:
+    """The jobs in one Spark process: their records by name, each with the peak memory while that job ran."""
+    start, records = time.perf_counter(), {}
+    command = [sys.executable, "-m", "spark_jobs", *JOBS, "--lake", str(lake)]
+    with (
+        PeakMemory() as memory,
+        log.open("w", encoding="utf-8") as said,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process,
+    ):
+        for line in process.stdout or ():
+            if line.startswith("{"):
+                record = json.loads(line)
+                records[record["job"]] = {"seconds": record["seconds"], "peak_gib": round(memory.take(), 2)}
+    if process.returncode:
+        raise PromoliftError(f"The Spark jobs ended with status {process.returncode}; what they said is in {log}.")
+    return Step(records, round(time.perf_counter() - start, 2), max(record["peak_gib"] for record in records.values()))
 
 
 def _differences(lake: Path, parquet: Path) -> int:
@@ -52,18 +85,16 @@ def dataset(folder: Path) -> dict[str, Any]:
     """Landing of Complete Journey once, then the same examples by our jobs (one Spark process, start-up included) and by DuckDB."""
     shutil.rmtree(folder, ignore_errors=True)
     lake = folder / "lake"
-    landing = _seconds(lambda: land("complete_journey", "", str(lake), str(folder / "truth"), 1))
-    records: list[dict[str, Any]] = []
-    spark = _seconds(lambda: records.extend(_spark(lake)))
-    duck = _seconds(lambda: build(lake, folder / "duckdb.parquet"))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    landing = _step(land, "complete_journey", "", str(lake), str(folder / "truth"), 1)
+    spark = _spark(lake, folder / "spark.log")
+    duck = _step(build, lake, folder / "duckdb.parquet")
     return {
-        "land_seconds": landing,
-        "spark_seconds": spark,
-        "jobs_seconds": {r["job"]: r["seconds"] for r in records},
-        "duckdb_seconds": duck,
-        "spark_over_duckdb": round(spark / duck, 1),
-        "peak_child_gib": round(peak, 2),
+        "land_seconds": landing.seconds,
+        "spark_seconds": spark.seconds,
+        "jobs": spark.result,
+        "duckdb_seconds": duck.seconds,
+        "spark_over_duckdb": round(spark.seconds / duck.seconds, 1),
+        "peak_gib": {"land": landing.peak_gib, "spark": spark.peak_gib, "duckdb": duck.peak_gib},
         "cells_that_differ": _differences(lake, folder / "duckdb.parquet"),
     }
 
@@ -74,7 +105,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="JSON file (default: build/bench.json)")
     options = parser.parse_args()
     found = {"machine": {"cpus": os.cpu_count(), "python": platform.python_version()}}
-    for name, work in {"dataset": lambda: dataset(options.out.parent / "bench"), "gate": gate_resamples.measure}.items():
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "dataset": lambda: dataset(options.out.parent / "bench"),
+        "gate": gate_resamples.measure,
+        "uplift_metrics": uplift_metrics.measure,
+    }
+    for name, work in parts.items():
         print(f"{name} …", file=sys.stderr, flush=True)
         found[name] = work()
         print(json.dumps({name: found[name]}, indent=2), flush=True)

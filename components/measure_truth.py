@@ -14,28 +14,37 @@ from deltalake.exceptions import DeltaError
 
 from components.candidate_scores import read_candidates
 from components.trial_input import Decisions, read_decisions
-from promolift.contracts.artifacts import write_json
+from promolift.contracts.artifacts import ModelManifest, read_manifest, write_json
+from promolift.contracts.decisions import Candidates, Request, Scores
 from promolift.errors import InputError
-from promolift.uplift.clusters import Floats
+from promolift.policy.constraints import Policy, choose, harmless
+from promolift.uplift.calibration import lower_at
+from promolift.uplift.clusters import Floats, Integers
 from promolift.uplift.ranking import rank, tie_means
 from promolift.uplift.scores import no_overlap
 from promolift.uplift.value import Prediction, affordable_share, assign, mean_given, price_for
+
+SERVED = Policy(lambda_cost=0.0, explore_share=0.0, holdout_share=0.0, hash_salt="", do_no_harm=True)
+"""The rule that serving applies by default, without the shares that it keeps for exploration and for the holdout."""
 
 
 def measure(truth: str, lake: str, models: str, out: str) -> dict[str, Any]:
     """Compare every candidate with the truth on the test split (holdout left out) and write <out>/truth.json.
 
     Profit and spend are true expectations in cents per decision. Every policy spends the source's budget by true cost, so none gains
-    by underrating costs; `share_of_oracle` divides by the policy that knows every effect. Raises InputError when the
-    truth is missing or lacks a decision.
+    by underrating costs; `share_of_oracle` divides by the policy that knows every effect. `served` is the rule of the endpoint, which
+    has no price on a cent of budget and gives nothing below the manifest's harm bound; its oracle may spend as much as it does.
+    Neither the shop's rules and caps nor the ledger are in it. Raises InputError when the truth is missing or lacks a decision.
     """
     decisions = read_decisions(Path(lake))[0]
     rows = decisions.take(decisions.rows_of("test") & ~no_overlap(decisions.trial))
     known = _read_truth(Path(truth), rows)
     budget = rows.card.budget_cents
     oracle = _policy(known, known, budget)
-    found = {name: _policy(p, known, budget) | _agreement(p, known, rows) for name, p in read_candidates(Path(models), rows).items()}
-    for judged in found.values():
+    predictions = read_candidates(Path(models), rows)
+    found = {name: _policy(p, known, budget) | _agreement(p, known, rows) for name, p in predictions.items()}
+    for name, judged in found.items():
+        judged["served"] = _served(predictions[name], read_manifest(Path(models) / name), known, rows)
         judged["share_of_oracle"] = _ratio(judged["profit"], oracle["profit"])
         judged["share_of_lightgbm"] = _ratio(judged["profit"], found["lightgbm"]["profit"])
     document = {
@@ -52,7 +61,7 @@ def _read_truth(path: Path, rows: Decisions) -> Prediction:
         columns = ["exposure_id", "promo_id", "profit_cents", "cost_cents"]
         table = DeltaTable(str(path)).to_pyarrow_dataset().to_table(columns=columns).combine_chunks()
     except (DeltaError, OSError) as cause:
-        raise InputError(f"No truth at '{path}' ({cause}); only simulated sources have one.") from cause
+        raise InputError(f"No truth at '{path}' ({str(cause).splitlines()[0]}); only simulated sources have one.") from cause
     parts = [_of_promo(table.filter(pc.equal(table["promo_id"], promo)), promo, rows) for promo in rows.card.arms[1:]]
     return Prediction(*(np.column_stack([part[i] for part in parts]) for i in (0, 1)))
 
@@ -67,8 +76,28 @@ def _of_promo(table: Any, promo: str, rows: Decisions) -> tuple[Floats, Floats]:
 
 
 def _policy(prediction: Prediction, known: Prediction, budget: float) -> dict[str, Any]:
-    arm = assign(prediction, price_for(prediction, budget, known.cost))
+    return _worth(assign(prediction, price_for(prediction, budget, known.cost)), known)
+
+
+def _worth(arm: Integers, known: Prediction) -> dict[str, Any]:
     return {"profit": mean_given(known.value, arm), "spend": mean_given(known.cost, arm), "given": float(np.mean(arm > 0))}
+
+
+def _served(prediction: Prediction, manifest: ModelManifest, known: Prediction, rows: Decisions) -> dict[str, Any]:
+    worth = _worth(served_arms(prediction, manifest, rows.card.arms), known)
+    return worth | {"share_of_oracle": _ratio(worth["profit"], _policy(known, known, worth["spend"])["profit"])}
+
+
+def served_arms(prediction: Prediction, manifest: ModelManifest, arms: tuple[str, ...]) -> Integers:
+    """Arm [n] that the endpoint's own code chooses under SERVED for each decision's predicted value and cost [n, K] in cents."""
+    promos = arms[1:]
+    lower = np.column_stack([lower_at(manifest.harm_bound[promo], prediction.value[:, k]) for k, promo in enumerate(promos)])
+    asked = Request("truth", "truth", "2000-01-01T00:00:00Z")  # nothing is drawn by its ids, since SERVED explores nothing
+    candidates, place = Candidates(promos, {}, ""), {arm: index for index, arm in enumerate(arms)}
+    scored = zip(prediction.value.tolist(), lower.tolist(), prediction.cost.tolist(), strict=True)
+    found = (Scores(manifest.name, tuple(value), tuple(bound), tuple(cost)) for value, bound, cost in scored)
+    chosen = (choose(asked, harmless(candidates, scores, SERVED), {}, {}, SERVED).promo_id for scores in found)
+    return np.fromiter((place[promo] for promo in chosen), np.int64, len(prediction.value))
 
 
 def _agreement(prediction: Prediction, known: Prediction, rows: Decisions) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from components.examples_input import Batch, Examples, Vocabularies, batches, open_examples, vocabularies
 from components.export_model import Candidate, Scores, export
@@ -57,7 +58,9 @@ def train(lake: str, out: str, seed: int, epochs: int | None = None) -> dict[str
     spec = NetSpec(examples.card, tuple(len(values) for values in vocabulary.values()), config)
     training = Training(examples, vocabulary, spec, seed, Path(out) / "checkpoints" / NAME)
     progress = training.run()
-    written = export(candidate_of(in_float32(training.model, spec), seed), examples, vocabulary, Path(out))
+    model = in_float32(training.model, spec)
+    scale = cost_scale(candidate_of(model, seed), examples, vocabulary)
+    written = export(candidate_of(model, seed, scale), examples, vocabulary, Path(out))
     shutil.rmtree(training.folder)
     return {
         "device": device, "rows": training.rows, "epochs": len(progress.history), "best_epoch": progress.best,
@@ -187,11 +190,31 @@ def in_float32(model: Any, spec: NetSpec) -> Any:
     return twin
 
 
-def candidate_of(model: Any, seed: int) -> Candidate:
-    """The trained model in the form that export takes."""
+def cost_scale(candidate: Candidate, examples: Examples, vocabulary: Vocabularies) -> NDArray[np.float32]:
+    """[P] observed over predicted cost of the validation rows that were given each promo; 1 where either is nothing.
+
+    The epoch is chosen by the effect it explains. Costs need not be right by then, and a policy whose costs are predicted too low
+    breaks its budget.
+    """
+    observed, predicted = np.zeros(len(examples.card.promos)), np.zeros(len(examples.card.promos))
+    for batch in batches(examples, vocabulary, "validation"):
+        rows = np.flatnonzero(batch.arm)
+        given = batch.arm[rows] - 1
+        np.add.at(observed, given, batch.labels[rows, 2])
+        np.add.at(predicted, given, candidate.score(batch)[1][rows, given])
+    known = (observed > 0) & (predicted > 0)
+    return np.where(known, observed / np.where(known, predicted, 1.0), 1.0).astype(np.float32)
+
+
+def candidate_of(model: Any, seed: int, scale: Any = 1.0) -> Candidate:
+    """The trained model in the form that export takes, its costs multiplied by `scale` [P]."""
     import tensorflow as tf  # noqa: PLC0415 (takes seconds)
 
-    graph = tf.function(model.score, reduce_retracing=True)
+    def scaled(numeric: Any, attributes: Any) -> dict[str, Any]:
+        found = model.score(numeric, attributes)
+        return {"value": found["value"], "cost": found["cost"] * scale}
+
+    graph = tf.function(scaled, reduce_retracing=True)
 
     def score(batch: Batch) -> Scores:
         found = graph(tf.constant(batch.numeric), tf.constant(batch.attributes))
@@ -199,4 +222,4 @@ def candidate_of(model: Any, seed: int) -> Candidate:
 
     owner = tf.Module()
     owner.kept = list(model.variables)  # the variables alone: Keras would serialise every layer for nothing
-    return Candidate(NAME, model.score, score, owner, seed)
+    return Candidate(NAME, scaled, score, owner, seed)

@@ -26,12 +26,13 @@ def validate(lake: str, layer: str, docs: str) -> dict[str, Any]:
     """Validate every table of `layer` and write data docs (HTML) and `result.json` into the folder `docs`, which is replaced.
 
     Returns {"layer", "expectations", "failed", "tables": {"silver.purchases": {"rows", "version", "expectations", "failed"}}}.
-    Raises InputError for an unknown layer or a missing table, ExpectationError when an expectation failed (docs are written first).
+    Raises InputError for an unknown layer, or a missing table or source card, ExpectationError when an expectation failed (docs are
+    written first).
     """
     if layer not in LAYERS:
         raise InputError(f"There is no layer '{layer}' to validate; choose one of {', '.join(LAYERS)}.")
     root, target = Path(lake), Path(docs)
-    arms = read_source_card(root).arms
+    arms = _arms(root)
     context = _context(target)
     tables, failures = {}, []
     for table in LAYERS[layer]:
@@ -43,6 +44,13 @@ def validate(lake: str, layer: str, docs: str) -> dict[str, Any]:
     if failures:
         raise ExpectationError(_sentence(failures, target))
     return result
+
+
+def _arms(lake: Path) -> tuple[str, ...]:
+    try:
+        return read_source_card(lake).arms
+    except FileNotFoundError as cause:
+        raise InputError(f"'{cause.filename}' is missing: nothing was landed in this lake; land a source first.") from cause
 
 
 def _context(docs: Path) -> Any:

@@ -15,6 +15,7 @@ from pipelines import run
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import DECISIONS
 from promolift.errors import PromoliftError, UnavailableError
+from promolift.memory import PeakMemory
 
 SERVING = (sys.executable, "-m", "serving.kserve")
 READY_S = 120.0
@@ -89,22 +90,24 @@ def decide(folder: Path, count: int) -> dict[str, Any]:
     """Serve the run, ask for `count` decisions and for one in full; what summary.json says of them."""
     before, start = logged(folder, 0), time.perf_counter()
     print(f"serving {folder}", flush=True)
-    with served(folder):
+    with PeakMemory() as memory, served(folder):
         ready = time.perf_counter() - start
         print(f"  {'graph ready':<22} {ready:6.1f} s", flush=True)
         asked = _ask(folder, count)
         print(f"  {f'{count} decisions':<22} {time.perf_counter() - start - ready:6.1f} s\n", flush=True)
         _show_one(folder)
-    last = asked.pop("last")
-    return {"decisions": {**asked, "logged": logged(folder, before)}, "last_decision": last, "serve_seconds": round(ready, 1)}
+    last, used = asked.pop("last"), {"seconds": round(ready, 1), "peak_gib": round(memory.take(), 2)}
+    return {"decisions": {**asked, "logged": logged(folder, before)}, "last_decision": last, "serve": used}
 
 
 def _close(summary: dict[str, Any], folder: Path) -> None:
     made, latency = summary["decisions"], summary["decisions"]["latency_ms"]
+    step, most = max(summary["peak_gib"].items(), key=lambda item: item[1])
     print(
         f"\n{made['count']} decisions over HTTP, {made['errors']} errors, {made['logged']} logged with the one above; "
         f"p50 {latency['p50']} ms, p95 {latency['p95']} ms; no_promo {made['share_no_promo']:.0%}"
     )
+    print(f"peak memory {most} GiB, in {step}")
     print(f"summary: {folder / 'summary.json'}\nreport:  {folder / 'report.html'}")
 
 
@@ -120,7 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PromoliftError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_status
-    summary["seconds"]["serve"] = made.pop("serve_seconds")
+    for measure, value in made.pop("serve").items():
+        summary[measure]["serve"] = value
     summary |= made
     write_json(options.out / "summary.json", summary)
     _close(summary, options.out)

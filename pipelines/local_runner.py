@@ -25,6 +25,7 @@ from components.subprogram import sentence_of
 from pipelines.task_cache import TaskCache
 from promolift import errors
 from promolift.errors import PromoliftError
+from promolift.memory import PeakMemory
 
 # What KFP 2.17 writes as it runs; the tests run pipelines and would notice other words.
 STARTED = re.compile(r"Executing task \S*?'([\w-]+)'")
@@ -36,10 +37,14 @@ OURS = re.compile(r"(?:promolift\.errors\.)?(InputError|ExpectationError|Unavail
 
 @dataclass
 class Task:
-    """One task of a run: `seconds` it took (None while it runs), whether its earlier result was reused, what it wrote."""
+    """One task of a run: `seconds` it took (None while it runs), whether its earlier result was reused, what it wrote.
+
+    `peak_gib`: most memory that its processes held at one moment (None where nothing ran, 0 where it was gone before the first sample).
+    """
 
     name: str
     seconds: float | None = None
+    peak_gib: float | None = None
     reused: bool = False
     outputs: dict[str, Any] = field(default_factory=dict)
 
@@ -47,8 +52,8 @@ class Task:
 class Progress(io.TextIOBase):
     """Takes what KFP and the stages write: all of it goes to a log, and each task gives one line on `screen`."""
 
-    def __init__(self, log: Path, screen: Any, names: dict[str, str]) -> None:
-        self.log, self.screen, self.names = log.open("w", encoding="utf-8"), screen, names
+    def __init__(self, log: Path, screen: Any, names: dict[str, str], memory: PeakMemory) -> None:
+        self.log, self.screen, self.names, self.memory = log.open("w", encoding="utf-8"), screen, names, memory
         self.tasks: dict[str, Task] = {}
         self.failed = ""
         self._lines: list[str] = []
@@ -77,12 +82,13 @@ class Progress(io.TextIOBase):
 
     def _start(self, task: str) -> None:
         self.tasks[task], self._began = Task(self.names[task]), time.perf_counter()
+        self.memory.take()
         if not self.failed:
             self._lines = []
         self._say(f"  {self.names[task]:<22} ")
 
     def _end(self, task: str, *, failed: bool) -> None:
-        self.tasks[task].seconds = time.perf_counter() - self._began
+        self.tasks[task].seconds, self.tasks[task].peak_gib = time.perf_counter() - self._began, self.memory.take()
         self._say(f"{self.tasks[task].seconds:6.1f} s{'  failed' if failed else ''}\n")
         if failed:
             self.failed = self.failed or self.names[task]
@@ -130,7 +136,7 @@ def run_pipeline(pipeline: str, arguments: dict[str, Any], work: Path, log: Path
     Raises the failing stage's own error (InputError, ExpectationError, UnavailableError, else PromoliftError).
     """
     spec: dict[str, Any] = next(iter(yaml.safe_load_all(pipeline)))
-    with Progress(log, screen, _names(spec)) as progress:
+    with PeakMemory() as memory, Progress(log, screen, _names(spec), memory) as progress:
         try:
             with _session(work, progress):
                 components.load_component_from_text(yaml.safe_dump(for_this_machine(spec)))(**arguments)

@@ -23,6 +23,7 @@ def summarise(folder: Path, tasks: Mapping[str, Task], seconds: float) -> dict[s
         "truth": _made(tasks, "measure-truth", "report", "measured"),
         "registry": _made(tasks, "register-model", "version", "version"),
         "seconds": {**{t.name: round(t.seconds or 0.0, 1) for t in tasks.values()}, "total": round(seconds, 1)},
+        "peak_gib": {t.name: round(t.peak_gib, 2) for t in tasks.values() if t.peak_gib},
         "reused": [t.name for t in tasks.values() if t.reused],
     }
 

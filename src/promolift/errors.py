@@ -53,7 +53,7 @@ def usable(place: str | PathLike[str], advice: str, *also: type[Exception]) -> I
     """
     try:
         yield
-    except (OSError, *also) as problem:
+    except (OSError, *also) as problem:  # type: ignore[misc]
         if isinstance(problem, OSError) and problem.errno is None:
             raise
         named = getattr(problem, "filename", None) or place

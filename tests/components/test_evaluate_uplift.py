@@ -14,7 +14,6 @@ import pytest
 from deltalake import write_deltalake
 
 from components.evaluate_uplift import evaluate
-from components.measure_truth import measure
 from promolift.contracts.artifacts import CANDIDATES, ModelManifest, read_verdict, write_json
 from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, features_hash
 from promolift.contracts.promos import Promo, SourceCard
@@ -210,20 +209,6 @@ def test_a_champion_that_cannot_be_compared_blocks_with_a_sentence(run: Any, tmp
 def test_a_champions_folder_without_manifest_is_refused(run: Any, tmp_path: Path):
     with pytest.raises(InputError, match=r"no manifest\.json"):
         evaluate(str(run[0] / "lake"), str(run[0] / "models"), str(tmp_path), str(tmp_path / "out"), 7)
-
-
-def test_truth_is_measured_against_the_oracle(run: Any, tmp_path: Path):
-    folder, world, _ = run
-    found = measure(str(folder / "truth"), str(folder / "lake"), str(folder / "models"), str(tmp_path))
-    test = (world["split"] == "test") & (world["table"][:, 0] < 1)
-    assert found["decisions"] == test.sum()
-    net = found["models"]["uplift_net"]
-    assert net["rank_correlation"]["all"] == pytest.approx(1.0)
-    assert net["share_of_oracle"] == pytest.approx(1.0)
-    assert found["models"]["lightgbm"]["profit"] < net["profit"]
-    assert found["oracle"]["profit"] == pytest.approx(found["models"]["uplift_net"]["profit"])
-    assert found["single_promos"]["deep"]["profit_to_everybody"] == pytest.approx(world["effect"][test, 0].mean())
-    assert json.loads((tmp_path / "truth.json").read_text()) == found
 
 
 @pytest.mark.slow

@@ -109,6 +109,18 @@ def test_missing_table_and_dead_redis_are_said_in_a_sentence(tmp_path: Path):
     assert connection_string("rediss://u:p@h:1/2") == "h:1,db=2,username=u,password=p,ssl=true"
 
 
+def test_an_empty_table_is_refused_before_redis_is_asked(tmp_path: Path):
+    from feature_repo.store import materialize
+
+    path = tmp_path / "lake" / "gold" / "features"
+    write_deltalake(path, features(seed=1).slice(0, 0))
+    with pytest.raises(
+        InputError, match=rf"^The table at {path} is empty, so there is nothing to put online; check the Spark jobs' output\.$"
+    ):
+        materialize(tmp_path / "lake", "redis://127.0.0.1:1/0", tmp_path / "registry.db")
+    assert not (tmp_path / "registry.db").exists()
+
+
 def test_feast_fields_follow_the_contract():
     from feast.types import Float32, String
 

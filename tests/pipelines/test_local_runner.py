@@ -19,7 +19,11 @@ from kfp.dsl import Dataset, Input, Output
 
 @dsl.component(base_image="x:python3.11", install_kfp_package=False)
 def write(root: str, text: str, made: Output[Dataset]) -> bool:
+    import time
     from pathlib import Path
+    if text == "large":
+        held = bytearray(b"1") * (300 << 20)
+        time.sleep(0.7)
     Path(root, "runs").mkdir(exist_ok=True)
     with Path(root, "runs", "write").open("a") as log:
         log.write(".")
@@ -82,11 +86,17 @@ def test_a_line_a_task_and_everything_else_in_the_log(two: str, tmp_path: Path, 
     assert "TMPDIR" not in os.environ or not os.environ["TMPDIR"].startswith(str(tmp_path))
 
 
+def test_peak_memory_is_known_task_by_task(two: str, tmp_path: Path):
+    tasks, _ = run(two, tmp_path, text="large")
+    assert 300 / 1024 < tasks["write"].peak_gib < 0.5
+    assert tasks["read-it"].peak_gib < 0.25
+
+
 def test_unchanged_tasks_are_reused_and_say_what_they_gave(two: str, tmp_path: Path):
     run(two, tmp_path, text="hello")
     tasks, screen = run(two, tmp_path, text="hello")
 
-    assert all(task.reused for task in tasks.values())
+    assert all(task.reused and task.peak_gib is None for task in tasks.values())
     assert screen.count("unchanged") == 2
     assert tasks["write"].outputs["made"].metadata["length"] == 5
     assert (runs(tmp_path, "write"), runs(tmp_path, "read")) == (1, 1)

@@ -1,14 +1,32 @@
 """What the folders between stages hold, drawn; and the records inside them.
 
-run folder (DIR of `pipelines.run`)          lake/                         Delta tables of contracts.tables
-├── lake/                                    ├── landing/                  files as delivered: <table>/*.parquet, source.json
-├── truth/        Delta table `truth`        ├── bronze/ silver/ gold/     one Delta table a folder
-├── models/       one folder a candidate     └── lineage/<job>.json        Lineage: Delta versions read and written
-├── evaluation/   verdict.json metrics.json curves.png …
-├── redis/        dump of the online store   models/<name>/                name: uplift_net, lightgbm, response
-├── mlflow.db mlruns/                        ├── model.tflite              see ModelManifest for its signature
-├── report.html                              ├── manifest.json             ModelManifest
-└── summary.json                             └── scores.parquet            Scored rows: exposure_id, split, value_<promo>, cost_<promo>
+run folder (DIR of `pipelines.run` and `pipelines.demo`)
+├── lake/                            below
+├── truth/                           Delta table `truth`, only of a simulated experiment
+├── models/                          one folder a candidate, below; checkpoints/ while the network trains
+├── evaluation/                      verdict.json (Verdict), metrics.json, curves.png, spend.png
+├── measured_truth/                  truth.json: how near each candidate comes to the known effects
+├── champion/                        the registry's champion as the run found it
+├── serving_model/                   the model folder that is served
+├── docs/                            one folder a validated layer: index.html, result.json
+├── redis/                           dump of the online store, its log and lock
+├── mlflow.db mlruns/                the registry and its artifacts, unless PROMOLIFT_MLFLOW_URI names another
+├── registry.db                      Feast's registry
+├── run.json                         Origin: what the lake was made from
+├── report.html summary.json         the run for people and for programs
+├── pipeline.log .kfp/ .lock         what the stages printed; their cache and scratch; held by the run at work
+├── serving.json serving.log logs/   while it is served: where; what the server and each node printed
+└── undelivered.jsonl undelivered.taken   decisions made while Redis was away, until they are in the table
+
+lake/
+├── landing/                         files as delivered: <table>/*.parquet, source.json (SourceCard)
+├── bronze/ silver/ gold/ serving/   Delta tables of contracts.tables, one a folder
+└── lineage/                         <job>.json (Lineage): Delta versions read and written
+
+models/<name>/                       uplift_net, lightgbm, response
+├── model.tflite                     see ModelManifest for its signature
+├── manifest.json                    ModelManifest
+└── scores.parquet                   scored rows: exposure_id, split, value_<promo>, cost_<promo>
 """
 
 import json

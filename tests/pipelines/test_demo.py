@@ -1,0 +1,105 @@
+"""The demo's whole path on all of Complete Journey, once and again: what summary.json promises, and what the chosen policy earns."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deltalake import DeltaTable
+
+from components.measure_truth import SERVED
+from promolift.contracts.artifacts import CANDIDATES
+from promolift.settings import Settings
+from tests.contracts.folders import drawn
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+DECISIONS = 20
+ALWAYS_RUN = {"materialize-features", "fetch-champion"}
+"""A Redis may have lost what was written, and the registry may have another champion."""
+Demo = tuple[Path, "subprocess.CompletedProcess[str]", dict[str, Any]]
+
+
+def run(out: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "pipelines.demo", "--out", str(out), "--decisions", str(DECISIONS)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    out = tmp_path_factory.mktemp("demo") / "run"
+    done = run(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done, json.loads((out / "summary.json").read_text())
+
+
+def test_the_summary_has_every_documented_part(demo: Demo):
+    found = demo[2]
+    assert "Complete Journey" in found["sources"]["real"] and "effects" in found["sources"]["simulated"]
+    for path in ("silver/purchases", "gold/exposures", "gold/features", "gold/examples"):
+        assert {"rows", "quarantined", "version"} <= found["tables"][path].keys()
+    assert found["tables"]["silver/purchases"]["rows"] > 1_400_000 and found["tables"]["silver/purchases"]["quarantined"] > 4_000
+    assert all(layer["expectations"] > 0 == layer["failed"] for layer in found["expectations"].values())
+    assert set(found["training"]) == set(CANDIDATES)
+    assert all(model["rows"] > 50_000 and model["seconds"] > 0 and model["device"] for model in found["training"].values())
+    assert found["gate"]["verdict"] == "promoted"
+    assert all(reason.startswith("Power: ") for reason in found["gate"]["reasons"])
+    for metrics in found["gate"]["metrics"].values():
+        assert all(len(metric["interval"]) == 2 for metric in metrics.values()) and {"rate/qini", "rate/autoc"} <= metrics.keys()
+    assert found["registry"]["version"] == "1" and found["registry"]["aliases"] == ["challenger", "champion"]
+    made = found["decisions"]
+    assert (made["count"], made["errors"], made["logged"]) == (DECISIONS, 0, DECISIONS + 1)
+    assert 0 < made["latency_ms"]["p50"] <= made["latency_ms"]["p95"] and 0 <= made["share_no_promo"] <= 1
+    assert found["last_decision"]["decision"]["propensities"]
+    assert {*found["reused"], "total", "serve", "land-events", "register-model"} <= found["seconds"].keys()
+
+
+def test_the_chosen_policy_earns_most_of_the_oracles_profit_and_more_than_any_single_promo(demo: Demo):
+    found = demo[2]
+    truth, chosen = found["truth"], found["gate"]["chosen"]
+    policy = truth["models"][chosen]
+    assert policy["share_of_oracle"] >= 0.8
+    assert policy["spend"] <= truth["budget_cents"] + 1e-6
+    assert policy["rank_correlation"]["all"] > 0.7
+    for promo, single in truth["single_promos"].items():
+        assert policy["profit"] > max(single["profit_at_budget"], single["profit_to_everybody"]), promo
+        assert policy["served"]["profit"] > max(single["profit_at_budget"], single["profit_to_everybody"]), promo
+    assert policy["served"]["share_of_oracle"] >= 0.8
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    assert (SERVED.lambda_cost, SERVED.do_no_harm) == (defaults["lambda_cost"], defaults["do_no_harm"])
+
+
+def test_no_step_holds_six_gibibytes(demo: Demo):
+    peaks = demo[2]["peak_gib"]
+    assert {"ingest-events", "build-examples", "train-uplift", "train-baselines", "evaluate-uplift", "serve"} <= peaks.keys()
+    assert peaks["ingest-events"] > 1  # with the JVM, whose heap alone is larger
+    assert max(peaks.values()) < 6
+
+
+def test_the_folder_holds_what_is_drawn_and_nothing_else(demo: Demo):
+    assert {path.name for path in demo[0].iterdir()} <= drawn("run folder")
+    assert {path.name for path in (demo[0] / "lake").iterdir()} == drawn("lake/")
+    for name in CANDIDATES:
+        assert {path.name for path in (demo[0] / "models" / name).iterdir()} == drawn("models/<name>/")
+
+
+def test_one_decision_is_printed_in_full(demo: Demo):
+    for words in ("is promoted, version 1", "expected incremental value", "lower bound", "propensity", "ledger: ", "peak memory"):
+        assert words in demo[1].stdout
+    assert "http" not in (demo[0] / "report.html").read_text().replace("docs/", "")
+
+
+def test_a_second_demo_reuses_what_is_unchanged_and_gives_the_same_verdict(demo: Demo):
+    out, _, before = demo
+    served = (out / "serving_model" / "manifest.json").read_bytes()
+    done = run(out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = json.loads((out / "summary.json").read_text())
+    assert set(after["reused"]) == set(before["seconds"]) - {"total", "serve"} - ALWAYS_RUN
+    assert set(after["peak_gib"]) <= {*ALWAYS_RUN, "serve"}
+    for part in ("sources", "tables", "expectations", "training", "gate", "truth", "registry"):
+        assert after[part] == before[part], part
+    assert (out / "serving_model" / "manifest.json").read_bytes() == served
+    assert DeltaTable(str(out / "lake" / "serving" / "decisions")).to_pyarrow_dataset().count_rows() == 2 * (DECISIONS + 1)
