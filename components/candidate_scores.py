@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from components.trial_input import Decisions
 from promolift.contracts.artifacts import CANDIDATES, ModelManifest, read_manifest
-from promolift.contracts.features import features_hash
+from promolift.contracts.features import features_of
+from promolift.contracts.promos import SourceCard
 from promolift.errors import InputError
 from promolift.uplift.clusters import Floats
 from promolift.uplift.effects import CHAMPION
@@ -53,15 +54,16 @@ def _finite(table: Any, name: str, path: Path) -> Floats:
     return values
 
 
-def champion_note(folder: Path, manifest: ModelManifest, objective: str) -> str:
+def champion_note(folder: Path, manifest: ModelManifest, card: SourceCard) -> str:
     """Why the champion cannot be compared on these decisions, or an empty text when it can."""
-    if manifest.features_hash != features_hash():
+    held = features_of(card).hash
+    if manifest.features_hash != held:
         return (
-            f"The champion '{manifest.name}' was trained with features {manifest.features_hash}, these decisions hold {features_hash()}: "
+            f"The champion '{manifest.name}' was trained with features {manifest.features_hash}, these decisions hold {held}: "
             "it cannot be scored here; compare the two on live traffic instead."
         )
-    if manifest.objective != objective:
-        return f"The champion '{manifest.name}' maximises {manifest.objective}, not {objective}: the two cannot be compared."
+    if manifest.objective != card.objective:
+        return f"The champion '{manifest.name}' maximises {manifest.objective}, not {card.objective}: the two cannot be compared."
     found = hashlib.sha256((folder / "model.tflite").read_bytes()).hexdigest()
     if found != manifest.sha256:
         return (
@@ -101,5 +103,5 @@ def read_champion(champion: str, decisions: Decisions) -> tuple[dict[str, Predic
     if not (folder / "manifest.json").exists():
         raise InputError(f"The champion's folder '{folder}' has no manifest.json; give a folder of a registered model, or none.")
     manifest = read_manifest(folder)
-    note = champion_note(folder, manifest, decisions.card.objective)
+    note = champion_note(folder, manifest, decisions.card)
     return ({}, note) if note else ({CHAMPION: score_champion(folder, manifest, decisions)}, "")

@@ -10,7 +10,6 @@ from typing import Any
 from components.candidate_scores import read_candidates, read_champion
 from components.evaluation_figures import draw_curves, draw_spend
 from components.evaluation_metrics import (
-    OBJECTIVES,
     arm_metrics,
     finite,
     gain_curve,
@@ -92,9 +91,9 @@ def _document(test: Decisions, found: Audit, verdict: Verdict, seed: int) -> dic
     programme = programme_effect(test.take(sound), held_out[sound]) if sound.any() else None
     return {
         "source": {"name": card.name, "real": card.real, "simulated": card.simulated, "objective": card.objective},
-        "unit": OBJECTIVES[card.objective][1], "tables": {EXAMPLES.path: test.version}, "seed": seed, "resamples": RESAMPLES,
+        "unit": test.outcome[1], "tables": {EXAMPLES.path: test.version}, "seed": seed, "resamples": RESAMPLES,
         "limits": asdict(DEFAULT_LIMITS), "chosen": verdict.chosen, "promoted": verdict.promoted, "budget_cents": card.budget_cents,
-        "propensities": "logged", "audit": asdict(found), "programme_effect": programme,
+        "propensities": test.propensities, "audit": asdict(found), "programme_effect": programme,
         "test": {"decisions": test.trial.rows, "shoppers": test.trial.shoppers, "holdout_decisions": int(held_out.sum())},
     }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """Effects of the test split -> metrics.json: every number with its definition, standard error, interval and rows."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,12 @@ from promolift.uplift.ranking import rank, toc_curve
 from promolift.uplift.value import Prediction, best_promo, contribution, spend_path
 
 CURVE_POINTS = 50
-OBJECTIVES = {"profit": ("margin less promo cost", "cents per decision"), "visited": ("visit", "visits per decision")}
 
 
 def model_metrics(name: str, effects: Effects, decisions: Decisions) -> dict[str, Any]:
     """One model's ranking, policy and calibration, with the off-policy value by self-normalised weights beside the doubly robust one."""
-    judged, rows = effects.models[name], effects.rows
-    outcome, unit = OBJECTIVES[decisions.card.objective]
+    judged = effects.models[name]
+    outcome, unit = decisions.outcome
     named: list[tuple[Definition, Estimate]] = [
         (metrics.QINI.of(outcome, unit), judged.qini),
         (metrics.AUTOC.of(outcome, unit), judged.autoc),
@@ -34,15 +34,21 @@ def model_metrics(name: str, effects: Effects, decisions: Decisions) -> dict[str
         (metrics.SLOPE.of(outcome, f"measured {unit} per predicted one"), judged.slope),
         (metrics.ECE.of(outcome, "share of the mean squared prediction"), judged.ece),
     ]
-    records = {definition.id: metric(definition, estimate, rows).record() for definition, estimate in named}
+    records = {definition.id: _record(definition, estimate, decisions) for definition, estimate in named}
     return {"metrics": records, "policy": _policy(judged, decisions)}
+
+
+def _record(definition: Definition, estimate: Estimate, decisions: Decisions) -> dict[str, Any]:
+    """The metric with where its propensities come from; one of raw arms uses none."""
+    sourced = replace(definition, propensity=decisions.propensities) if definition.propensity == "logged" else definition
+    return metric(sourced, estimate, decisions.trial.rows).record()
 
 
 def _policy(judged: Judged, decisions: Decisions) -> dict[str, Any]:
     arms, trial = decisions.card.arms, decisions.trial
     share = np.bincount(judged.arm, minlength=len(arms)) / len(judged.arm)
     targets = chosen(judged.arm, len(arms)), chosen(np.zeros_like(judged.arm), len(arms))
-    outcome, unit = OBJECTIVES[decisions.card.objective]
+    outcome, unit = decisions.outcome
     snips = difference("snips", decisions.value, trial, targets, options=Options(outcome=outcome, unit=unit), policies=("policy", NO_PROMO))
     return {"price_of_a_cent": judged.price, "mix": dict(zip(arms, share.tolist(), strict=True)), "snips": snips.record()}
 
@@ -64,12 +70,12 @@ def arm_metrics(prediction: Prediction, decisions: Decisions, resamples: int, se
 
 def policy_metrics(effects: Effects, decisions: Decisions) -> dict[str, Any]:
     """Value of the policies that need no model, and the chosen model's paired difference to every other policy."""
-    outcome, unit = OBJECTIVES[decisions.card.objective]
-    definition, rows = metrics.VALUE.of(outcome, unit), effects.rows
-    values = {name: metric(definition, estimate, rows).record() for name, estimate in effects.others.items()}
+    outcome, unit = decisions.outcome
+    definition = metrics.VALUE.of(outcome, unit)
+    values = {name: _record(definition, estimate, decisions) for name, estimate in effects.others.items()}
     mine = effects.profit(effects.chosen)
     rivals = [name for name in (*effects.models, *effects.others) if name != effects.chosen]
-    differences = {name: metric(definition, mine.minus(effects.profit(name)), rows).record() for name in rivals}
+    differences = {name: _record(definition, mine.minus(effects.profit(name)), decisions) for name in rivals}
     return {"values": values, "chosen_less_other": differences}
 
 
@@ -113,7 +119,7 @@ def programme_effect(decisions: Decisions, held_out: NDArray[np.bool_]) -> dict[
     error = math.hypot(*(mean_error(outcome, trial.codes, trial.shoppers) for outcome, trial in sides))
     return {
         "id": "programme/against-holdout", "value": value, "error": error, "interval": [value - 1.96 * error, value + 1.96 * error],
-        "rows": int((~held_out).sum()), "holdout_rows": int(held_out.sum()), "unit": OBJECTIVES[decisions.card.objective][1],
+        "rows": int((~held_out).sum()), "holdout_rows": int(held_out.sum()), "unit": decisions.outcome[1],
     }  # fmt: skip
 
 

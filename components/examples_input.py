@@ -17,9 +17,9 @@ from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from promolift.contracts.artifacts import read_source_card
-from promolift.contracts.features import ATTRIBUTES, NUMERIC_NAMES
+from promolift.contracts.features import FeatureSet, features_of
 from promolift.contracts.promos import SourceCard
-from promolift.contracts.tables import EXAMPLES, Column
+from promolift.contracts.tables import EXAMPLES, Column, schema_of
 from promolift.errors import InputError
 
 LABEL_NAMES = ("binary", "margin_cents", "cost_cents")
@@ -34,6 +34,11 @@ class Examples:
     version: int
     card: SourceCard
     path: Path
+
+    @property
+    def features(self) -> FeatureSet:
+        """The features of its source."""
+        return features_of(self.card)
 
 
 @dataclass(frozen=True)
@@ -53,13 +58,13 @@ class Batch:
     labels: NDArray[np.float32]
 
 
-def tensor_specs() -> dict[str, Any]:
+def tensor_specs(features: FeatureSet) -> dict[str, Any]:
     """Signature of every exported model for one shopper: `numeric` float32 [1, N] and `attributes` int32 [1, A]."""
     import tensorflow as tf  # noqa: PLC0415 (loading it takes seconds; only callers that train or export pay)
 
     return {
-        "numeric": tf.TensorSpec([1, len(NUMERIC_NAMES)], tf.float32, name="numeric"),
-        "attributes": tf.TensorSpec([1, len(ATTRIBUTES)], tf.int32, name="attributes"),
+        "numeric": tf.TensorSpec([1, len(features.numeric)], tf.float32, name="numeric"),
+        "attributes": tf.TensorSpec([1, len(features.attributes)], tf.int32, name="attributes"),
     }
 
 
@@ -72,7 +77,7 @@ def open_examples(lake: Path) -> Examples:
     except (DeltaError, OSError) as cause:
         raise InputError(f"No training examples at '{path}' ({cause}); run the Spark job build_examples first.") from cause
     dataset = table.to_pyarrow_dataset()
-    _check_schema(dataset.schema, path)
+    _check_schema(dataset.schema, schema_of(card).examples.columns, path)
     examples = Examples(_in_file_order(dataset), table.version(), card, path)
     _check_arms(examples)
     return examples
@@ -95,8 +100,8 @@ _KINDS = {
 }
 
 
-def _check_schema(schema: Any, path: Path) -> None:
-    for column in EXAMPLES.columns:
+def _check_schema(schema: Any, columns: tuple[Column, ...], path: Path) -> None:
+    for column in columns:
         if column.name not in schema.names:
             raise InputError(f"Column '{column.name}' is missing in '{path}'; rebuild it with the Spark job build_examples.")
         _check_type(column, schema.field(column.name).type, path)
@@ -119,12 +124,12 @@ def _check_arms(examples: Examples) -> None:
 
 def vocabularies(examples: Examples) -> Vocabularies:
     """Sorted values of every attribute in the train split, after the unknown value at index 0."""
-    names = [a.name for a in ATTRIBUTES]
+    names = examples.features.attribute_names
     seen: dict[str, set[str]] = {name: set() for name in names}
-    for batch in examples.dataset.to_batches(columns=names, filter=_rows(("train",), randomised=True)):
+    for batch in examples.dataset.to_batches(columns=list(names), filter=_rows(("train",), randomised=True)):
         for name in names:
             seen[name].update(batch.column(name).unique().to_pylist())
-    return {a.name: (a.default, *sorted(seen[a.name] - {a.default})) for a in ATTRIBUTES}
+    return {a.name: (a.default, *sorted(seen[a.name] - {a.default})) for a in examples.features.attributes}
 
 
 def _rows(splits: tuple[str, ...], *, randomised: bool) -> Any:
@@ -136,7 +141,7 @@ def _rows(splits: tuple[str, ...], *, randomised: bool) -> Any:
 def _columns(card: SourceCard) -> list[str]:
     labels = [card.binary_outcome, "margin_cents", "cost_cents"]
     names = ["exposure_id", "shopper_id", "split", "promo_id", "propensities", *labels]
-    return [*names, *NUMERIC_NAMES, *(a.name for a in ATTRIBUTES)]
+    return [*names, *features_of(card).names]
 
 
 def batches(examples: Examples, vocabulary: Vocabularies, *splits: str, randomised: bool = True, rows: int = 16_384) -> Iterator[Batch]:
@@ -161,7 +166,7 @@ def _batch(record: Any, examples: Examples, vocabulary: Vocabularies) -> Batch:
         exposure_id=_texts(record, "exposure_id"),
         shopper_id=_texts(record, "shopper_id"),
         split=_texts(record, "split"),
-        numeric=_numeric(record, examples.path),
+        numeric=_numeric(record, examples),
         attributes=np.stack([_codes(record.column(name), values) for name, values in vocabulary.items()], axis=1),
         arm=_codes(record.column("promo_id"), card.arms),
         propensities=_propensities(record, examples),
@@ -174,12 +179,13 @@ def _texts(record: Any, name: str) -> NDArray[Any]:
     return values
 
 
-def _numeric(record: Any, path: Path) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = np.stack([record.column(name).to_numpy() for name in NUMERIC_NAMES], axis=1)
+def _numeric(record: Any, examples: Examples) -> NDArray[np.float32]:
+    names = examples.features.numeric_names
+    values: NDArray[np.float32] = np.stack([record.column(name).to_numpy() for name in names], axis=1)
     wrong = ~np.isfinite(values).all(axis=0)
     if wrong.any():
-        name = NUMERIC_NAMES[int(np.argmax(wrong))]
-        raise InputError(f"Feature '{name}' in '{path}' has a value that is not finite; rebuild the features.")
+        name = names[int(np.argmax(wrong))]
+        raise InputError(f"Feature '{name}' in '{examples.path}' has a value that is not finite; rebuild the features.")
     return values
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from components.examples_input import Batch, Examples, Vocabularies, batches, tensor_specs
 from components.harm_knots import knots
 from promolift.contracts.artifacts import ModelManifest, write_json
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, features_hash
+from promolift.contracts.features import FeatureSet
 from promolift.contracts.tables import EXAMPLES
 from promolift.errors import InputError
 from promolift.uplift.isotonic import Knots
@@ -46,7 +46,7 @@ def export(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, o
     folder = out / candidate.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").unlink(missing_ok=True)
-    content = to_tflite(candidate)
+    content = to_tflite(candidate, examples.features)
     (folder / "model.tflite").write_bytes(content)
     check_parity(candidate, content, next(batches(examples, vocabulary, "validation", rows=64)))
     rows = write_scores(candidate, examples, vocabulary, folder / "scores.parquet")
@@ -59,17 +59,18 @@ def export(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, o
 
 def _manifest(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, sha256: str, bound: dict[str, Knots]) -> ModelManifest:
     return ModelManifest(
-        name=candidate.name, sha256=sha256, features_hash=features_hash(), numeric=NUMERIC_NAMES, attributes=ATTRIBUTE_NAMES,
+        name=candidate.name, sha256=sha256, features_hash=examples.features.hash,
+        numeric=examples.features.numeric_names, attributes=examples.features.attribute_names,
         vocabularies=vocabulary, promos=examples.card.promos, objective=examples.card.objective, harm_bound=bound,
         tables={EXAMPLES.path: examples.version}, seed=candidate.seed, created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
 
 
-def to_tflite(candidate: Candidate) -> bytes:
+def to_tflite(candidate: Candidate, features: FeatureSet) -> bytes:
     """The serving function as a flat buffer with built-in operations only; the converter refuses any other."""
     import tensorflow as tf  # noqa: PLC0415 (takes seconds)
 
-    specs = tensor_specs()
+    specs = tensor_specs(features)
     signature = tf.function(candidate.serve, input_signature=[specs["numeric"], specs["attributes"]]).get_concrete_function()
     converter = tf.lite.TFLiteConverter.from_concrete_functions([signature], candidate.owner or tf.Module())
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]

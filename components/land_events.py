@@ -6,7 +6,16 @@ from typing import Any
 
 from promolift.errors import InputError
 
-SOURCES = ("complete_journey", "hillstrom")
+SOURCES = ("complete_journey", "hillstrom", "table")
+
+
+def inputs(source: str, path: str) -> tuple[str, ...]:
+    """Every file or folder that landing will read: `path`, and the data file that the YAML file of source `table` names."""
+    if source != "table" or not path:
+        return (path,)
+    from components.sources.table_spec import read_spec  # noqa: PLC0415  YAML is read by this source only
+
+    return path, str(read_spec(Path(path)).file)
 
 
 def land(source: str, path: str, lake: str, truth: str, seed: int) -> dict[str, Any]:

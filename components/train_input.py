@@ -3,18 +3,18 @@
 from typing import Any
 
 from components.examples_input import Examples, Vocabularies, batches
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES
+from promolift.contracts.features import FeatureSet
 
 LABELS = 3
 
 
-def batch_specs(arms: int) -> dict[str, Any]:
+def batch_specs(arms: int, features: FeatureSet) -> dict[str, Any]:
     """Signature of one training batch of B rows; `propensities` are in the order of SourceCard.arms."""
     import tensorflow as tf  # noqa: PLC0415 (takes seconds)
 
     return {
-        "numeric": tf.TensorSpec([None, len(NUMERIC_NAMES)], tf.float32),
-        "attributes": tf.TensorSpec([None, len(ATTRIBUTE_NAMES)], tf.int32),
+        "numeric": tf.TensorSpec([None, len(features.numeric)], tf.float32),
+        "attributes": tf.TensorSpec([None, len(features.attributes)], tf.int32),
         "arm": tf.TensorSpec([None], tf.int32),
         "propensities": tf.TensorSpec([None, arms], tf.float32),
         "labels": tf.TensorSpec([None, LABELS], tf.float32),
@@ -25,7 +25,7 @@ def dataset(examples: Examples, vocabulary: Vocabularies, split: str, rows: int,
     """Batches of `rows` rows of one split; `shuffle` is (buffer rows, seed)."""
     import tensorflow as tf  # noqa: PLC0415 (takes seconds)
 
-    specs = batch_specs(len(examples.card.arms))
+    specs = batch_specs(len(examples.card.arms), examples.features)
 
     def read() -> Any:
         for batch in batches(examples, vocabulary, split):

@@ -19,7 +19,6 @@ from components.examples_input import Batch, Examples, Vocabularies, batches, op
 from components.export_model import Candidate, Scores, export
 from components.train_input import dataset
 from components.uplift_model import LOSSES, NetConfig, NetSpec, load_layers
-from promolift.contracts.features import features_hash
 from promolift.errors import InputError
 
 NAME = "uplift_net"
@@ -147,7 +146,7 @@ class Training:
 
 
 def _fingerprint(examples: Examples, spec: NetSpec, seed: int) -> str:
-    parts = (str(examples.path), examples.version, features_hash(), examples.card, asdict(spec.config), seed)
+    parts = (str(examples.path), examples.version, examples.features.hash, examples.card, asdict(spec.config), seed)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.examples_input import Examples, Vocabularies, open_examples, vocabularies
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES
+from promolift.contracts.features import features_of
 from promolift.contracts.promos import SourceCard
 from promolift.errors import InputError
 from promolift.uplift.clusters import Floats, Integers
@@ -42,6 +42,18 @@ class Decisions:
     cost: Floats
     binary: Floats
 
+    @property
+    def outcome(self) -> tuple[str, str]:
+        """What the objective counts, and its unit."""
+        if self.card.objective == "profit":
+            return "margin less promo cost", "cents per decision"
+        return ("outcome that is yes or no", "outcomes per decision") if self.card.covariates else ("visit", "visits per decision")
+
+    @property
+    def propensities(self) -> str:
+        """Where the propensities come from."""
+        return "estimated: the arm shares of the file" if self.card.estimated_propensities else "logged"
+
     def rows_of(self, split: str) -> Mask:
         """Rows [n] of one split."""
         return np.asarray(pc.equal(self.table["split"], split).to_numpy(), dtype=np.bool_)
@@ -51,9 +63,10 @@ class Decisions:
         part = self.table.filter(pa.array(rows))
         return Decisions(part, self.card, self.version, self.trial.take(rows), self.value[rows], self.cost[rows], self.binary[rows])
 
-    def numeric(self, names: tuple[str, ...] = NUMERIC_NAMES) -> NDArray[np.float32]:
-        """Numeric features [n, len(names)]."""
-        return np.column_stack([self.table[name].to_numpy() for name in names]).astype(np.float32)
+    def numeric(self, names: tuple[str, ...] = ()) -> NDArray[np.float32]:
+        """Numeric features [n, len(names)]; all of the source's when none are named."""
+        chosen = names or features_of(self.card).numeric_names
+        return np.column_stack([self.table[name].to_numpy() for name in chosen]).astype(np.float32)
 
     def attributes(self, vocabulary: Vocabularies) -> NDArray[np.int32]:
         """Index of each attribute's text in its vocabulary [n, A]; 0 for a text that is not there."""
@@ -67,7 +80,7 @@ def read_decisions(lake: Path) -> tuple[Decisions, Vocabularies]:
     card = examples.card
     labels = tuple(dict.fromkeys((*_LABELS, card.binary_outcome, "visited")))
     keys = ("exposure_id", "shopper_id", "split", "promo_id", "propensities")
-    table = examples.dataset.to_table(columns=[*keys, *labels, *NUMERIC_NAMES, *ATTRIBUTE_NAMES])
+    table = examples.dataset.to_table(columns=[*keys, *labels, *features_of(card).names])
     table = table.take(pc.sort_indices(table["exposure_id"])).combine_chunks()
     _refuse_empty_values(table, labels, examples)
     margin, cost, binary, visited = (_float(table, name) for name in (*_LABELS, card.binary_outcome, "visited"))
@@ -107,12 +120,24 @@ def folds(decisions: Decisions, count: int, seed: int) -> Integers:
 
 
 def segments(decisions: Decisions) -> dict[str, Mask]:
-    """The predeclared segments: quarters of SEGMENT_FEATURES, values of SEGMENT_ATTRIBUTES; those of one part only are left out."""
+    """The predeclared segments: quarters of a number, values of a text; those of one part only are left out.
+
+    A source that is a table of decisions names its own; for one of events they are SEGMENT_FEATURES and SEGMENT_ATTRIBUTES.
+    """
     found: dict[str, Mask] = {}
-    for name in SEGMENT_FEATURES:
+    numeric, attributes = segment_names(decisions.card)
+    for name in numeric:
         masks = quantile_masks(name, decisions.numeric((name,))[:, 0].astype(np.float64))
         found |= masks if len(masks) > 1 else {}
-    for name in SEGMENT_ATTRIBUTES:
+    for name in attributes:
         values = sorted(decisions.table[name].unique().to_pylist())
         found |= {f"{name} {v}": pc.equal(decisions.table[name], v).to_numpy() for v in values} if len(values) > 1 else {}
     return found
+
+
+def segment_names(card: SourceCard) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the numeric features and of the attributes whose parts are the segments."""
+    if not card.covariates:
+        return SEGMENT_FEATURES, SEGMENT_ATTRIBUTES
+    numeric = set(features_of(card).numeric_names)
+    return tuple(n for n in card.segments if n in numeric), tuple(n for n in card.segments if n not in numeric)

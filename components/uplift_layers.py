@@ -10,11 +10,9 @@ import tensorflow as tf
 import tensorflow_recommenders as tfrs
 
 from components.uplift_model import NetSpec
-from promolift.contracts.features import NUMERIC_NAMES
 from promolift.contracts.promos import CATEGORY_NAMES
 
 Tensor = Any
-_SALES = NUMERIC_NAMES.index("sales_cents_84d")
 _WEEKS = 12.0
 
 
@@ -42,8 +40,9 @@ class PromoTower(tf.keras.layers.Layer):  # type: ignore[misc]
 
     def __init__(self, spec: NetSpec, **options: Any) -> None:
         super().__init__(autocast=False, **options)  # money and days keep float32; the dense layers cast for themselves
-        self.terms, self.categories, self.own = spec.terms, spec.categories, spec.own_columns
-        self.embedding = tf.keras.layers.Embedding(len(CATEGORY_NAMES), spec.config.embedding)
+        self.terms, self.categories, self.sales = spec.terms, spec.categories, spec.sales
+        self.own = spec.own_columns if spec.sales is not None else []
+        self.embedding = tf.keras.layers.Embedding(max(len(CATEGORY_NAMES), len(spec.terms)), spec.config.embedding)
         self.mlp = tfrs.layers.blocks.MLP(list(spec.config.promo_units), activation="relu", final_activation="relu")
 
     def call(self, user: Tensor, numeric: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,17 +54,23 @@ class PromoTower(tf.keras.layers.Layer):  # type: ignore[misc]
         return self.mlp(tf.concat([tf.cast(part, self.compute_dtype) for part in parts], axis=-1)), discount
 
     def history(self, numeric: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, N] raw numerics -> [B, P, 5] own-category features and [B, P] discount that a typical week would give."""
+        """[B, N] raw numerics -> [B, P, 5] own-category features and [B, P] discount that a typical week would give.
+
+        Without purchases there are no such features ([B, P, 0]), and the discount is the most that the promo costs.
+        """
+        if self.sales is None:
+            most = tf.tile(tf.constant([[terms[1] for terms in self.terms]]), [tf.shape(numeric)[0], 1])
+            return tf.zeros_like(most)[:, :, None][:, :, :0], most
         share, baskets, recency = tf.unstack(tf.gather(numeric, tf.constant(self.own), axis=1), axis=-1)
-        weekly = share * tf.maximum(numeric[:, _SALES, None], 0.0) / (100.0 * _WEEKS)
+        weekly = share * tf.maximum(numeric[:, self.sales, None], 0.0) / (100.0 * _WEEKS)
         discount = tf.minimum(tf.constant([t[0] for t in self.terms]) * weekly, tf.constant([t[1] for t in self.terms]))
         logs = [tf.math.log1p(tf.maximum(v, 0.0)) for v in (recency, weekly, discount)]
         return tf.stack([share * 4.0, baskets * 2.0, logs[0] / 3.0, logs[1], logs[2]], axis=-1), discount
 
 
-def usual_margin(numeric: Tensor) -> Tensor:
-    """[B] rough margin of a typical week, in the currency's main unit: a quarter of the mean weekly sales."""
-    return 0.25 * tf.maximum(numeric[:, _SALES], 0.0) / (100.0 * _WEEKS)
+def usual_margin(numeric: Tensor, sales: int | None) -> Tensor:
+    """[B] rough margin of a typical week, in the currency's main unit: a quarter of the mean weekly sales, 0 where there are none."""
+    return tf.zeros_like(numeric[:, 0]) if sales is None else 0.25 * tf.maximum(numeric[:, sales], 0.0) / (100.0 * _WEEKS)
 
 
 def _scaled(terms: list[list[float]]) -> list[list[float]]:

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from types import ModuleType
 
-from promolift.contracts.features import NUMERIC, NUMERIC_NAMES, Windowed
+from promolift.contracts.features import Given, Windowed, features_of
 from promolift.contracts.promos import CATEGORY_NAMES, Promo, SourceCard
 
 LOSSES = ("conversion", "margin", "effect", "cost")
@@ -43,13 +43,20 @@ class NetSpec:
 
     @property
     def logged(self) -> list[float]:
-        """1 for counts, cents and days (skewed, enter as log1p), 0 for shares."""
-        return [0.0 if isinstance(f, Windowed) and f.per else 1.0 for f in NUMERIC]
+        """1 for counts, cents and days (skewed, enter as log1p), 0 for shares and for plain numbers that the source gave."""
+        plain = (bool(f.per) if isinstance(f, Windowed) else isinstance(f, Given) and not f.skewed for f in features_of(self.card).numeric)
+        return [0.0 if p else 1.0 for p in plain]
+
+    @property
+    def sales(self) -> int | None:
+        """Numeric column of the sales of the last twelve weeks (cents); None where the source has no purchases."""
+        return None if self.card.covariates else features_of(self.card).numeric_names.index("sales_cents_84d")
 
     @property
     def own_columns(self) -> list[list[int]]:
         """[P, 3] numeric columns of each promo's own category: share of sales, share of baskets, days since."""
-        return [[NUMERIC_NAMES.index(name) for name in _own(p)] for p in self.card.promos]
+        names = features_of(self.card).numeric_names
+        return [[names.index(name) for name in _own(p)] for p in self.card.promos]
 
     @property
     def terms(self) -> list[list[float]]:
@@ -58,7 +65,9 @@ class NetSpec:
 
     @property
     def categories(self) -> list[int]:
-        """[P] index of each promo's category in CATEGORY_NAMES."""
+        """[P] index of each promo's category in CATEGORY_NAMES; its own number where arms have no categories."""
+        if self.card.covariates:
+            return list(range(len(self.card.promos)))
         return [CATEGORY_NAMES.index(p.category) for p in self.card.promos]
 
 

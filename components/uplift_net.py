@@ -18,7 +18,7 @@ class UpliftNet(tfrs.Model):  # type: ignore[misc]
 
     def __init__(self, spec: NetSpec) -> None:
         super().__init__(name="uplift_net")
-        self.profit = spec.card.objective == "profit"
+        self.profit, self.sales = spec.card.objective == "profit", spec.sales
         self.normalisation = tf.keras.layers.Normalization(axis=-1, dtype="float32")
         self.logged = tf.constant(spec.logged)
         self.members = [Member(spec, name=f"member_{i}") for i in range(spec.config.members)]
@@ -93,7 +93,7 @@ class UpliftNet(tfrs.Model):  # type: ignore[misc]
         depend on the shopper's spend only, not on the model.
         """
         baseline = losses.ziln_moments(heads)[0] if self.profit else tf.sigmoid(heads["logit"])
-        scale = 5.0 + usual_margin(inputs["numeric"]) if self.profit else tf.ones_like(outcome)
+        scale = 5.0 + usual_margin(inputs["numeric"], self.sales) if self.profit else tf.ones_like(outcome)
         explained = losses.explained(self.value(heads), inputs["arm"], inputs["propensities"]) / scale
         return tf.reduce_mean(explained * (explained - 2.0 * (outcome - baseline) / scale))
 

@@ -1,7 +1,7 @@
 """A layer of the lake -> data docs; stops the run with the expectation that failed, how many rows, and examples."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,15 @@ from deltalake.exceptions import TableNotFoundError
 
 from components import expectations
 from promolift.contracts.artifacts import read_source_card, write_json
-from promolift.contracts.tables import EXAMPLES, EXPOSURES, FEATURES, SILVER, Table
+from promolift.contracts.promos import SourceCard
+from promolift.contracts.tables import EXPOSURES, Schema, Table, schema_of
 from promolift.errors import ExpectationError, InputError
 
-LAYERS: dict[str, tuple[Table, ...]] = {"silver": SILVER, "gold": (EXPOSURES, FEATURES), "training": (EXAMPLES,)}
+LAYERS: dict[str, Callable[[Schema], tuple[Table, ...]]] = {
+    "silver": lambda schema: schema.silver,
+    "gold": lambda schema: (EXPOSURES, schema.features),
+    "training": lambda schema: (schema.examples,),
+}
 """What is validated before gold is built, before features go online, and before anything is trained."""
 EXAMPLES_SHOWN = 3
 
@@ -32,11 +37,11 @@ def validate(lake: str, layer: str, docs: str) -> dict[str, Any]:
     if layer not in LAYERS:
         raise InputError(f"There is no layer '{layer}' to validate; choose one of {', '.join(LAYERS)}.")
     root, target = Path(lake), Path(docs)
-    arms = _arms(root)
+    card = _card(root)
     context = _context(target)
     tables, failures = {}, []
-    for table in LAYERS[layer]:
-        tables[f"{table.layer}.{table.name}"], broken = _validate_table(context, table, root / table.path, arms)
+    for table in LAYERS[layer](schema_of(card)):
+        tables[f"{table.layer}.{table.name}"], broken = _validate_table(context, table, root / table.path, card.arms)
         failures += broken
     context.build_data_docs()
     result = _result(layer, tables)
@@ -46,9 +51,9 @@ def validate(lake: str, layer: str, docs: str) -> dict[str, Any]:
     return result
 
 
-def _arms(lake: Path) -> tuple[str, ...]:
+def _card(lake: Path) -> SourceCard:
     try:
-        return read_source_card(lake).arms
+        return read_source_card(lake)
     except FileNotFoundError as cause:
         raise InputError(f"'{cause.filename}' is missing: nothing was landed in this lake; land a source first.") from cause
 

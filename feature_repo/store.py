@@ -12,7 +12,8 @@ from feast import FeatureStore
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from feature_repo.definitions import VIEW, service, shopper, view
-from promolift.contracts.features import FEATURE_NAMES
+from promolift.contracts.artifacts import read_source_card
+from promolift.contracts.features import features_of
 from promolift.contracts.tables import FEATURES
 from promolift.errors import InputError, UnavailableError
 from promolift.feast_redis import connection_string
@@ -35,13 +36,14 @@ def materialize(lake: Path, redis_url: str, registry: Path) -> dict[str, Any]:
     """
     version, moments, shoppers = _latest(lake / FEATURES.path)
     store = open_store(redis_url, registry)
-    features = view(lake.resolve())
+    features = features_of(read_source_card(lake))
+    served = view(lake.resolve(), features)
     try:
-        store.apply([shopper(), features, service(features)])
+        store.apply([shopper(), served, service(served, features)])
         store.materialize(BEGINNING, moments, feature_views=[VIEW], disable_event_timestamp=False)
     except RedisConnectionError as error:
         raise UnavailableError(f"Redis at {redis_url} does not answer ({error}); start it or set PROMOLIFT_REDIS_URL.") from error
-    return {"shoppers": shoppers, "features": len(FEATURE_NAMES), "as_of": moments.isoformat(), "version": version}
+    return {"shoppers": shoppers, "features": len(features.names), "as_of": moments.isoformat(), "version": version}
 
 
 def _latest(path: Path) -> tuple[int, datetime, int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.land_events import SOURCES
+from components.land_events import SOURCES, inputs
 from pipelines.compiled import check_all, compiled, write_all
 from pipelines.finish import finish
 from pipelines.images import ROOT, source_hash, with_sources
@@ -23,9 +23,13 @@ from promolift.settings import Settings
 EXAMPLES = """examples:
   python -m pipelines.run training --source complete_journey --out build/demo
   python -m pipelines.run training --source hillstrom --path hillstrom_no_indices.csv.gz --out build/hillstrom
+  python -m pipelines.run training --source table --path trial.yaml --out build/trial
   python -m pipelines.run training --source complete_journey --out build/quick --epochs 2
   python -m pipelines.run dataset --source complete_journey --out build/data
   python -m pipelines.run compile --check
+
+Source `table` is any randomised experiment as CSV or Parquet; trial.yaml says what its columns mean
+(`components/sources/table_spec.py` begins with a whole example).
 
 A second run in the same folder reuses every task whose input and code are unchanged. DIR/report.html shows the run,
 DIR/summary.json holds the same for programs, DIR/pipeline.log has everything that the stages printed.
@@ -90,7 +94,7 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
         raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(SOURCES)}.")
     if getattr(options, "epochs", 0) < 0:
         raise InputError(f"--epochs is {options.epochs} but must be 1 or more, or 0 for as many as it takes.")
-    origin = Origin(options.source, content_of(options.path), options.seed, source_hash("spark"))
+    origin = Origin(options.source, content_of(*inputs(options.source, options.path)), options.seed, source_hash("spark"))
     check_java()
     with opened(options.out, origin, fresh=options.fresh) as folder:
         return _run(pipeline, folder, _arguments(pipeline, options, origin, folder))

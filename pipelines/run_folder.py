@@ -35,18 +35,22 @@ class Origin:
     code: str
 
 
-def content_of(path: str) -> str:
-    """Hash of the file (or of every file below the folder) at `path`; empty for an empty path. Raises InputError if there is none."""
-    if not path:
+def content_of(*paths: str) -> str:
+    """Hash of the files (and of every file below folders) at `paths`; empty for an empty path. Raises InputError if one is not there."""
+    if not all(paths):
         return ""
-    place = Path(path)
-    if not place.exists():
-        raise InputError(f"There is no file or folder '{path}'; give --path the place of the source's data.")
     digest = hashlib.sha256()
-    for file in sorted(f for f in (place.rglob("*") if place.is_dir() else [place]) if f.is_file()):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    for path in paths:
+        for file in _files(Path(path)):
+            with file.open("rb") as stream:
+                digest.update(f"{file.name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _files(place: Path) -> list[Path]:
+    if not place.exists():
+        raise InputError(f"There is no file or folder '{place}'; give --path the place of the source's data.")
+    return sorted(f for f in (place.rglob("*") if place.is_dir() else [place]) if f.is_file())
 
 
 @contextmanager

@@ -39,7 +39,8 @@ def _made(tasks: Mapping[str, Task], task: str, artifact: str, key: str) -> Any:
 
 def _sources(folder: Path) -> dict[str, Any]:
     card = read_source_card(folder / "lake")
-    return {"name": card.name, "real": card.real, "simulated": card.simulated, "objective": card.objective, "as_of": card.as_of}
+    told = ("name", "real", "simulated", "objective", "as_of", "estimated_propensities")
+    return {**{name: getattr(card, name) for name in told}, "covariates": {c.name: c.kind for c in card.covariates}}
 
 
 def _tables(lineage: Path) -> dict[str, dict[str, Any]]:

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 import pyarrow as pa
 from deltalake.transaction import AddAction
 
-from promolift.contracts.tables import Table, table
+from promolift.contracts.tables import Table
 from spark_jobs.lake import Lake
 from spark_jobs.landing import Delivery
 
 
-def delivered(lake: Lake, name: str) -> set[str]:
-    """Names of the deliveries that bronze has of a table."""
-    bronze = table("bronze", name)
+def delivered(lake: Lake, bronze: Table) -> set[str]:
+    """Names of the deliveries that a bronze table has."""
     if not lake.exists(bronze):
         return set()
     added = pa.table(lake.log(bronze).get_add_actions(flatten=True))

@@ -3,10 +3,9 @@
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.promos import LABEL_GRACE_DAYS, SourceCard
 from promolift.contracts.tables import EXAMPLES, EXPOSURES, FEATURES, table
-from spark_jobs import baskets
+from spark_jobs import baskets, trials
 from spark_jobs.lake import Counters, Lake, conform
 from spark_jobs.progress import say
 
@@ -49,17 +48,19 @@ def labels(exposures: DataFrame, purchases: DataFrame, visits: DataFrame, redemp
 
 def build(exposures: DataFrame, features: DataFrame, outcome: DataFrame) -> DataFrame:
     """Closed exposures with the features of their moment and their labels."""
-    examples = exposures.join(features, on=["shopper_id", "moment"], how="inner").join(outcome, on=_KEY, how="inner")
-    return conform(examples, EXAMPLES)
+    return exposures.join(features, on=["shopper_id", "moment"], how="inner").join(outcome, on=_KEY, how="inner")
+
+
+def _of_events(lake: Lake, exposures: DataFrame) -> DataFrame:
+    purchases, visits, redemptions = (lake.read(table("silver", n)) for n in ("purchases", "visits", "redemptions"))
+    return labels(exposures, purchases, visits, redemptions, lake.card)
 
 
 def run(lake: Lake) -> Counters:
     """Merge into gold/examples: new rows are inserted, rows whose labels or features changed are updated."""
-    card = read_source_card(lake.root)
-    purchases, visits, redemptions = (lake.read(table("silver", n)) for n in ("purchases", "visits", "redemptions"))
-    exposures = closed(lake.read(EXPOSURES), card.as_of)
-    outcome = labels(exposures, purchases, visits, redemptions, card)
-    lake.upsert(EXAMPLES, build(exposures, lake.read(FEATURES), outcome))
+    exposures = closed(lake.read(EXPOSURES), lake.card.as_of)
+    outcome = trials.labels(lake) if lake.card.covariates else _of_events(lake, exposures)
+    lake.upsert(lake.schema.examples, conform(build(exposures, lake.read(FEATURES), outcome), lake.schema.examples))
     counters = {"rows": lake.writes[EXAMPLES.path]["rows"]}
     say("build_examples", EXAMPLES.path, counters)
     return counters

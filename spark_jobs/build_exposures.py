@@ -3,7 +3,6 @@
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.promos import OUTCOME_WINDOW_DAYS, SourceCard
 from promolift.contracts.tables import EXPOSURES, table
 from spark_jobs.lake import Counters, Lake, conform
@@ -36,7 +35,7 @@ def build(assignments: DataFrame, card: SourceCard) -> DataFrame:
 
 def run(lake: Lake) -> Counters:
     """Replace gold/exposures."""
-    lake.overwrite(EXPOSURES, build(lake.read(table("silver", "assignments")), read_source_card(lake.root)))
+    lake.overwrite(EXPOSURES, build(lake.read(table("silver", "assignments")), lake.card))
     counters = {"rows": lake.writes[EXPOSURES.path]["rows"]}
     say("build_exposures", EXPOSURES.path, counters)
     return counters

@@ -7,11 +7,10 @@ when its last line has.
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.features import ATTRIBUTES, RECENCIES, WINDOWED, Recency, Windowed
 from promolift.contracts.promos import NO_PROMO
 from promolift.contracts.tables import EXPOSURES, FEATURES, table
-from spark_jobs import baskets
+from spark_jobs import baskets, trials
 from spark_jobs.baskets import measure_name
 from spark_jobs.lake import Counters, Lake, conform
 from spark_jobs.progress import say
@@ -83,11 +82,15 @@ def build(moments: DataFrame, events: DataFrame, shoppers: DataFrame) -> DataFra
 
 def run(lake: Lake) -> Counters:
     """Replace gold/features."""
-    shoppers, purchases, assignments, redemptions = (
-        lake.read(table("silver", n)) for n in ("shoppers", "purchases", "assignments", "redemptions")
-    )
-    asked = moments(lake.read(EXPOSURES), shoppers, purchases, read_source_card(lake.root).as_of)
-    lake.overwrite(FEATURES, build(asked, _events(purchases, assignments, redemptions), shoppers))
+    lake.overwrite(lake.schema.features, trials.features(lake) if lake.card.covariates else _of_events(lake))
     counters = {"rows": lake.writes[FEATURES.path]["rows"]}
     say("build_features", FEATURES.path, counters)
     return counters
+
+
+def _of_events(lake: Lake) -> DataFrame:
+    shoppers, purchases, assignments, redemptions = (
+        lake.read(table("silver", n)) for n in ("shoppers", "purchases", "assignments", "redemptions")
+    )
+    asked = moments(lake.read(EXPOSURES), shoppers, purchases, lake.card.as_of)
+    return build(asked, _events(purchases, assignments, redemptions), shoppers)

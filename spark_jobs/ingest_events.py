@@ -8,9 +8,8 @@ from itertools import groupby
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.promos import CATEGORIES, SourceCard
-from promolift.contracts.tables import LANDING, QUARANTINE, SILVER, Table, table
+from promolift.contracts.tables import QUARANTINE, Table, bronze_of, silver_of, table
 from promolift.errors import InputError
 from spark_jobs import bronze
 from spark_jobs.lake import Counters, Lake, conform
@@ -21,9 +20,9 @@ from spark_jobs.quality import with_reason
 Extra = tuple[tuple[Column, str], ...]
 
 
-def _new(lake: Lake, name: str, files: list[Delivery]) -> list[Delivery]:
+def _new(lake: Lake, landed: Table, files: list[Delivery]) -> list[Delivery]:
     """Deliveries not in bronze yet. Raises InputError when one is damaged, or was ingested and has other bytes now."""
-    known = bronze.delivered(lake, name)
+    known = bronze.delivered(lake, bronze_of(landed))
     names = {d.split("@")[0] for d in known}
     new = [f for f in files if f.name not in known]
     for file in new:
@@ -37,7 +36,7 @@ def _new(lake: Lake, name: str, files: list[Delivery]) -> list[Delivery]:
 
 def _received(lake: Lake, files: list[Delivery]) -> DataFrame:
     frames = [lake.spark.read.parquet(str(f.path)).withColumn("delivery", F.lit(f.name)) for f in files]
-    return conform(reduce(DataFrame.unionByName, frames), table("bronze", files[0].table.name))
+    return conform(reduce(DataFrame.unionByName, frames), bronze_of(files[0].table))
 
 
 def _category() -> Column:
@@ -105,7 +104,7 @@ class _Sorted:
 
 
 def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) -> _Sorted:
-    silver = table("silver", landed.name)
+    silver = silver_of(landed)
     received = _received(lake, files)
     rows, extra = _conformed(lake, landed.name, received)
     repeated = _repeated(received, silver.key).persist()
@@ -121,10 +120,9 @@ def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) 
 
 def run(lake: Lake) -> Counters:
     """Ingest every delivery that bronze does not have; counters per table: received = kept + quarantined + duplicates."""
-    card = read_source_card(lake.root)
     landed = {t.name: list(files) for t, files in groupby(deliveries(lake.root), key=lambda d: d.table)}
-    new = {t.name: _new(lake, t.name, landed.get(t.name, [])) for t in LANDING}
-    done = {t.name: _ingest(lake, t, new[t.name], card) for t in LANDING if new[t.name]}
+    new = {t.name: _new(lake, t, landed.get(t.name, [])) for t in lake.schema.landing}
+    done = {t.name: _ingest(lake, t, new[t.name], lake.card) for t in lake.schema.landing if new[t.name]}
     refused = [s.refused for s in done.values() if s.refused is not None]
     if refused:
         lake.insert_new(QUARANTINE, reduce(DataFrame.unionByName, refused))
@@ -138,8 +136,8 @@ def run(lake: Lake) -> Counters:
 
 def _finish(lake: Lake, new: dict[str, list[Delivery]]) -> None:
     """Put the deliveries into bronze, which marks them as ingested, and make the tables that this source does not fill."""
-    for target in (*SILVER, QUARANTINE):
+    for target in (*lake.schema.silver, QUARANTINE):
         lake.create(target)
-    for name, files in new.items():
-        if files or not lake.exists(table("bronze", name)):
-            bronze.keep(lake, table("bronze", name), files)
+    for target in lake.schema.bronze:
+        if new[target.name] or not lake.exists(target):
+            bronze.keep(lake, target, new[target.name])

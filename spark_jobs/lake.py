@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from promolift import contracts
-from promolift.contracts.artifacts import Lineage, write_json
-from promolift.contracts.tables import TABLES, Dtype, Table
+from promolift.contracts.artifacts import Lineage, read_source_card, write_json
+from promolift.contracts.promos import SourceCard
+from promolift.contracts.tables import Dtype, Schema, Table, schema_of
 from promolift.errors import InputError
 
 SPARK_TYPES: dict[Dtype, T.DataType] = {
@@ -52,6 +54,16 @@ class Lake:
     root: Path
     reads: dict[str, int] = field(default_factory=dict)
     writes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @cached_property
+    def card(self) -> SourceCard:
+        """What the source says of itself. Raises InputError when nothing was landed."""
+        return read_source_card(self.root)
+
+    @property
+    def schema(self) -> Schema:
+        """The source's tables."""
+        return schema_of(self.card)
 
     def location(self, table: Table) -> str:
         """Absolute path of the table."""
@@ -145,7 +157,7 @@ def _is_current(lake: Lake, record: dict[str, Any], fingerprint: str) -> bool:
     if record.get("fingerprint") != fingerprint:
         return False
     versions = {**record["reads"], **{path: write["version"] for path, write in record["writes"].items()}}
-    tables = [t for t in TABLES if t.path in versions]
+    tables = [t for t in lake.schema.stored if t.path in versions]
     return all(lake.exists(t) and lake.version(t) == versions[t.path] for t in tables)
 
 

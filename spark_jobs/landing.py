@@ -7,13 +7,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from promolift.contracts.tables import LANDING, Dtype, Table
+from promolift.contracts.artifacts import read_source_card
+from promolift.contracts.tables import Dtype, Table, schema_of
 from promolift.errors import InputError
 
 _ACCEPTED: dict[Dtype, tuple[pa.DataType, ...]] = {
     "string": (pa.string(), pa.large_string()),
     "int64": (pa.int64(), pa.int32()),
     "float64": (pa.float64(), pa.float32()),
+    "bool": (pa.bool_(),),
     "timestamp": (pa.timestamp("us", "UTC"), pa.timestamp("ms", "UTC")),
     "list<float64>": (pa.list_(pa.float64()), pa.large_list(pa.float64())),
 }
@@ -75,7 +77,7 @@ def read_through(file: Delivery) -> None:
 def deliveries(lake: Path) -> tuple[Delivery, ...]:
     """Every landed file, checked against its contract. Raises InputError naming file, column and value; nothing was written yet."""
     found: list[Delivery] = []
-    for table in LANDING:
+    for table in schema_of(read_source_card(lake)).landing:
         files = [_delivery(path, table) for path in sorted((lake / table.path).glob("*.parquet"))]
         if not sum(f.rows for f in files) and not table.may_be_empty:
             raise InputError(f"'{lake / table.path}' holds no rows ({table.doc}); land a source first.")

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.promos import SourceCard
-from promolift.contracts.tables import LANDING, TRUTH, Dtype, Table
+from promolift.contracts.tables import TRUTH, Dtype, Table, schema_of
 from promolift.errors import InputError, UnavailableError
 
 ARROW: dict[Dtype, pa.DataType] = {
     "string": pa.string(),
     "int64": pa.int64(),
     "float64": pa.float64(),
+    "bool": pa.bool_(),
     "timestamp": pa.timestamp("us", "UTC"),
     "list<float64>": pa.list_(pa.float64()),
 }
@@ -58,7 +59,7 @@ def arrow_table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
 
 
 def _write_landing(landed: Landed, folder: Path) -> None:
-    for table in LANDING:
+    for table in schema_of(landed.card).landing:
         if table.name in landed.tables:
             (folder / table.name).mkdir(parents=True)
             pq.write_table(

@@ -41,10 +41,14 @@ def policy_of(settings: Settings) -> Policy:
 
 def _transformer(sources: Sources, settings: Settings) -> Box:
     connect(sources.redis_url).close()  # before Feast, which takes seconds to load
+    from serving.kserve.model_folder import load_manifest, need_features  # noqa: PLC0415
     from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415
     from serving.kserve.transformer import Transformer  # noqa: PLC0415
 
-    return Transformer(OnlineFeatures(sources.registry, sources.redis_url))
+    features = OnlineFeatures(sources.registry, sources.redis_url)
+    if sources.model.is_dir():  # where both are at hand the contradiction is said at the start, not with the first decision
+        need_features(load_manifest(sources.model), features.version)
+    return Transformer(features)
 
 
 def _eligibility(sources: Sources, settings: Settings) -> Box:

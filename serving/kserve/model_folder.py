@@ -5,25 +5,17 @@ import json
 from pathlib import Path
 
 from promolift.contracts.artifacts import ModelManifest, read_manifest
-from promolift.contracts.features import FEATURE_NAMES, features_hash
 from promolift.errors import InputError
 
 
 def load_manifest(folder: Path) -> ModelManifest:
-    """The manifest of a model folder. Raises InputError when it is missing, unreadable or of other features than this code's."""
+    """The manifest of a model folder. Raises InputError when it is missing, unreadable or without bounds."""
     try:
         manifest = read_manifest(folder)
     except FileNotFoundError as problem:
         raise InputError(f"There is no model in {folder} (manifest.json is missing); name a model folder with --model.") from problem
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as problem:
         raise InputError(f"{folder / 'manifest.json'} is not a model manifest ({problem}); export the model again.") from problem
-    if manifest.features_hash != features_hash():
-        raise InputError(
-            f"Model '{manifest.name}' in {folder} was trained on features {manifest.features_hash}, but these are "
-            f"{features_hash()}; train it again or serve it with the code it was trained with."
-        )
-    if {*manifest.numeric, *manifest.attributes} - {*FEATURE_NAMES}:
-        raise InputError(f"Model '{manifest.name}' in {folder} names features that nobody serves; export it again.")
     unbounded = [promo.promo_id for promo in manifest.promos if not manifest.harm_bound.get(promo.promo_id)]
     if unbounded:
         raise InputError(f"Model '{manifest.name}' in {folder} has no harm_bound for {unbounded[0]}, so do-no-harm cannot be judged.")
@@ -46,3 +38,12 @@ def load_model(folder: Path, manifest: ModelManifest) -> bytes:
 def model_version(manifest: ModelManifest) -> str:
     """Name and first digits of the file's hash: what the decision log calls the model."""
     return f"{manifest.name}-{manifest.sha256[:12]}"
+
+
+def need_features(manifest: ModelManifest, served: str) -> None:
+    """Raises InputError unless the features that are `served` (their hash) are those that the model was trained on."""
+    if served != manifest.features_hash:
+        raise InputError(
+            f"Model '{manifest.name}' was trained on features {manifest.features_hash}, but {served} are online; materialize the "
+            "features of the model's own run, or train it again."
+        )

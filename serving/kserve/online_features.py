@@ -7,6 +7,7 @@ from typing import Any
 
 import feast
 from feast.repo_config import RegistryConfig, RepoConfig
+from feast.types import String
 from redis.exceptions import RedisError
 
 from promolift.errors import InputError, UnavailableError
@@ -26,7 +27,7 @@ class Row:
 
 
 class OnlineFeatures:
-    """Reads the feature service of the registry. `version` is its features_hash tag."""
+    """Reads the feature service of the registry. `version` is its features_hash tag, `defaults` each feature's value for nobody."""
 
     def __init__(self, registry: Path, redis_url: str) -> None:
         if not registry.is_file():
@@ -37,6 +38,7 @@ class OnlineFeatures:
         except feast.errors.FeatureServiceNotFoundException as problem:
             raise InputError(f"Registry {registry} has no feature service '{SERVICE}'; materialize the features again.") from problem
         self.version = str(self._service.tags.get("features_hash", "untagged"))
+        self.defaults = _defaults(self._service)
         self._check(redis_url)
 
     def read(self, shopper_id: str) -> Row:
@@ -53,6 +55,12 @@ class OnlineFeatures:
             self.read("")
         except RedisError as problem:
             raise UnavailableError(f"Redis at {redis_url} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL.") from problem
+
+
+def _defaults(service: feast.FeatureService) -> dict[str, float | str]:
+    """By name in the service's order: what its field's tag says, a number unless the field is a text."""
+    fields = [field for view in service.feature_view_projections for field in view.features]
+    return {f.name: str(f.tags["default"]) if f.dtype == String else float(f.tags["default"]) for f in fields}
 
 
 def _config(registry: Path, redis_url: str) -> RepoConfig:

@@ -12,7 +12,7 @@ from promolift.contracts.artifacts import ModelManifest
 from promolift.contracts.decisions import Envelope, Scores, Shopper
 from promolift.errors import InputError
 from promolift.uplift.calibration import lower_at
-from serving.kserve.model_folder import load_manifest, load_model, model_version
+from serving.kserve.model_folder import load_manifest, load_model, model_version, need_features
 from serving.kserve.stamp import stamped
 
 
@@ -41,6 +41,8 @@ class Predictor:
     def _scores(self, envelope: Envelope) -> Scores:
         if envelope.shopper is None or envelope.candidates is None:
             raise InputError("the envelope has no shopper or no candidates; the steps before this one have not run")
+        if served := envelope.versions.get("transformer"):
+            need_features(self._manifest, served.split()[0])
         columns = [self._column[promo_id] for promo_id in envelope.candidates.promo_ids]
         if not columns:
             return Scores(self._version)

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from redis.exceptions import RedisError
 
 from promolift.contracts.decisions import Envelope, Shopper
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, defaults
 from serving.kserve.stamp import stamped
 
 
@@ -27,9 +26,14 @@ class FeatureRow(Protocol):
 
 
 class FeatureReader(Protocol):
-    """Where features are read; `version` says which definitions."""
+    """Where features are read; `version` says which definitions, `defaults` the value of every feature for a shopper never seen."""
 
     version: str
+
+    @property
+    def defaults(self) -> Mapping[str, float | str]:
+        """By name, in the service's order."""
+        ...
 
     def read(self, shopper_id: str) -> FeatureRow:
         """The row of one shopper. Raises redis.RedisError."""
@@ -48,21 +52,22 @@ class Transformer:
         """The envelope with `shopper` and `received_at`; it never fails for want of features."""
         started = perf_counter()
         arrived = datetime.now(UTC).isoformat()
-        version, shopper = self._features.version, Shopper(defaults(), found=False)
+        version, shopper = self._features.version, Shopper(dict(self._features.defaults), found=False)
         try:
             row = self._features.read(envelope.request.shopper_id)
         except (RedisError, OSError) as problem:
             version += f" (not read: {type(problem).__name__}; defaults are used)"
         else:
-            shopper = _shopper(row, envelope.request.moment)
+            shopper = _shopper(row, self._features.defaults, envelope.request.moment)
         return stamped(envelope, self.name, version, started, shopper=shopper, received_at=arrived)
 
 
-def _shopper(row: FeatureRow, moment: str) -> Shopper:
-    known = {name: value for name, value in row.values.items() if value is not None}
-    features: dict[str, float | str] = defaults()
-    features |= {name: float(known[name]) for name in NUMERIC_NAMES if name in known}
-    features |= {name: str(known[name]) for name in ATTRIBUTE_NAMES if name in known}
+def _shopper(row: FeatureRow, defaults: Mapping[str, float | str], moment: str) -> Shopper:
+    features = dict(defaults)
+    for name, default in defaults.items():
+        value = row.values.get(name)
+        if value is not None:
+            features[name] = str(value) if isinstance(default, str) else float(value)
     if row.moment_s is None:
         return Shopper(features, found=False)
     return Shopper(features, found=True, age_s=datetime.fromisoformat(moment).timestamp() - row.moment_s)

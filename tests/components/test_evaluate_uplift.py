@@ -15,7 +15,7 @@ from deltalake import write_deltalake
 
 from components.evaluate_uplift import evaluate
 from promolift.contracts.artifacts import CANDIDATES, ModelManifest, read_verdict, write_json
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, features_hash
+from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, RETAIL, features_hash
 from promolift.contracts.promos import Promo, SourceCard
 from promolift.contracts.tables import EXAMPLES, TRUTH
 from promolift.errors import InputError
@@ -224,7 +224,7 @@ def test_a_champion_is_scored_through_its_exported_file(run: Any, tmp_path: Path
         value = tf.stack([800 * (numeric[:, 0] - 0.55), 600 * (numeric[:, 1] - 0.6)], axis=1)
         return {"value": value + 0 * tf.cast(attributes[:, :1], tf.float32), "cost": tf.constant([[60.0, 25.0]]) + 0 * value}
 
-    content = to_tflite(Candidate("old", serve, lambda batch: (batch.labels, batch.labels), tf.Module(), 1))
+    content = to_tflite(Candidate("old", serve, lambda batch: (batch.labels, batch.labels), tf.Module(), 1), RETAIL)
     champion = champion_folder(tmp_path / "champion", features_hash(), content)
     folder = run[0]
     assert evaluate(str(folder / "lake"), str(folder / "models"), champion, str(tmp_path / "out"), 7)

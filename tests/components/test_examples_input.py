@@ -6,7 +6,7 @@ import pyarrow.compute as pc
 import pytest
 
 from components.examples_input import batches, open_examples, tensor_specs, vocabularies
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES
+from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, RETAIL
 from promolift.errors import InputError
 from tests.components.synthetic_examples import CARD, rows_of, table_of, write_lake
 
@@ -50,7 +50,7 @@ def test_unknown_values_have_index_0(lake: Path):
 
 
 def test_tensor_specs_follow_the_contracts():
-    specs = tensor_specs()
+    specs = tensor_specs(RETAIL)
     assert list(specs) == ["numeric", "attributes"]
     assert specs["numeric"].shape.as_list() == [1, len(NUMERIC_NAMES)]
     assert (specs["attributes"].shape.as_list(), specs["attributes"].dtype.name) == ([1, len(ATTRIBUTE_NAMES)], "int32")

@@ -9,6 +9,7 @@ from components.examples_input import batches, open_examples, vocabularies
 from components.harm_knots import read_all
 from components.train_baselines import Fit, _cost, fit, of_arm, response, t_learner, train
 from promolift.contracts.artifacts import read_manifest
+from promolift.contracts.features import RETAIL
 from promolift.errors import InputError
 from tests.components.served_model import operations, random_batch, served
 from tests.components.synthetic_examples import effects, rows_of, table_of, write_lake
@@ -32,7 +33,7 @@ def test_served_file_equals_lightgbm_on_random_rows(tmp_path: Path, build, objec
     examples = open_examples(write_lake(tmp_path / "lake", rows=3_000, objective=objective))
     splits = {name: read_all(batches(examples, vocabularies(examples), name)) for name in ("train", "validation")}
     candidate = build(examples, splits, [fit(splits, Fit(of_arm(arm), _cost), 1) for arm in (1, 2, 3)], 1)
-    (tmp_path / "model.tflite").write_bytes(to_tflite(candidate))
+    (tmp_path / "model.tflite").write_bytes(to_tflite(candidate, RETAIL))
     batch = random_batch(300, seed=3)
     for expected, found in zip(candidate.score(batch), served(tmp_path, batch).values(), strict=True):
         assert np.ptp(expected) > 0

@@ -12,7 +12,7 @@ from components.examples_input import batches, open_examples, vocabularies
 from components.train_uplift import Training, candidate_of, in_float32, prepare_device, train
 from components.uplift_model import NetConfig, NetSpec
 from promolift.contracts.artifacts import read_manifest
-from promolift.contracts.features import features_hash
+from promolift.contracts.features import RETAIL, features_hash
 from promolift.errors import InputError
 from tests.components.served_model import operations, random_batch, served
 from tests.components.synthetic_examples import CARD, effects, rows_of, write_lake
@@ -104,7 +104,7 @@ def test_served_file_equals_keras_on_random_rows(tmp_path: Path, objective: str)
     training = _training(write_lake(tmp_path / "lake", rows=4_000, objective=objective), tmp_path / "run", replace(SMALL, epochs=1))
     training.run()
     candidate = candidate_of(training.model, 5)
-    (tmp_path / "model.tflite").write_bytes(to_tflite(candidate))
+    (tmp_path / "model.tflite").write_bytes(to_tflite(candidate, RETAIL))
     batch = random_batch(300, seed=3)
     for expected, found in zip(candidate.score(batch), served(tmp_path, batch).values(), strict=True):
         assert np.ptp(expected) > 0
@@ -127,7 +127,7 @@ def test_a_model_of_mixed_precision_is_served_in_float32(tmp_path: Path):
     mixed, batch = candidate_of(training.model, 5), next(batches(examples, vocabulary, "test"))
     before = mixed.score(batch)[0]
     candidate = candidate_of(in_float32(training.model, spec), 5)
-    (tmp_path / "model.tflite").write_bytes(to_tflite(candidate))
+    (tmp_path / "model.tflite").write_bytes(to_tflite(candidate, RETAIL))
     after = candidate.score(batch)[0]
     assert np.max(np.abs(served(tmp_path, batch)["value"] - after)) <= 1e-4 * np.max(np.abs(after))
     assert 0 < np.max(np.abs(before - after)) < 0.1 * np.max(np.abs(after))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.promos import Promo, SourceCard
-from promolift.contracts.tables import EXAMPLES, EXPOSURES, SILVER, Column, Table
+from promolift.contracts.tables import EXAMPLES, EXPOSURES, RETAIL_SCHEMA, SILVER, Column, Table
 from promolift.errors import ExpectationError, InputError
 
 with warnings.catch_warnings():
@@ -54,7 +54,7 @@ def with_value(rows: pa.Table, name: str, row: int, new: Any) -> pa.Table:
 def lake(tmp_path: Path) -> Path:
     root = tmp_path / "lake"
     write_json(root / "landing" / "source.json", CARD)
-    for table in (t for layer in LAYERS.values() for t in layer):
+    for table in (t for layer in LAYERS.values() for t in layer(RETAIL_SCHEMA)):
         write_deltalake(root / table.path, rows_of(table))
     return root
 
@@ -68,9 +68,9 @@ def replaced(lake: Path, table: Table, rows: pa.Table) -> Path:
 def test_a_lake_that_keeps_the_contracts_passes(lake: Path, tmp_path: Path, layer: str):
     result = validate(str(lake), layer, str(tmp_path / "docs"))
 
-    assert set(result["tables"]) == {f"{t.layer}.{t.name}" for t in LAYERS[layer]}
+    assert set(result["tables"]) == {f"{t.layer}.{t.name}" for t in LAYERS[layer](RETAIL_SCHEMA)}
     assert result["failed"] == 0
-    assert result["expectations"] > 10 * len(LAYERS[layer])
+    assert result["expectations"] > 10 * len(LAYERS[layer](RETAIL_SCHEMA))
     assert json.loads((tmp_path / "docs" / "result.json").read_text()) == result
     assert "silver.purchases" in (tmp_path / "docs" / "index.html").read_text() or layer != "silver"
 

@@ -20,11 +20,18 @@ from pyspark.sql import types as T
 from pyspark.sql.pandas.types import to_arrow_type
 
 from promolift.contracts import decisions, features, tables
-from promolift.contracts.tables import Table
+from promolift.contracts.features import RETAIL, FeatureSet, features_of
+from promolift.contracts.promos import Covariate, Promo, SourceCard
+from promolift.contracts.tables import Schema, Table, schema_of
 from spark_jobs.lake import SPARK_TYPES, struct_type
 
-STORED = [t for t in tables.TABLES if t.layer in {"bronze", "silver", "gold"}]
-VALIDATED = [t for layer in LAYERS.values() for t in layer]
+CARD = SourceCard(
+    "table", "", "", "profit", "converted", 1.0, "2020-01-11T00:00:00Z", (Promo("offer", "other", 0.0, 0),), has_truth=False,
+    covariates=(Covariate("age", "number", 40.0), Covariate("income", "amount"), Covariate("city", "text")),
+)  # fmt: skip
+SCHEMAS = (tables.RETAIL_SCHEMA, schema_of(CARD))
+STORED = [t for schema in SCHEMAS for t in schema.stored]
+VALIDATED = [t for schema in SCHEMAS for layer in LAYERS.values() for t in layer(schema)]
 ids = {"ids": lambda t: t.path}
 SQL = {
     "string": "string", "int64": "bigint", "float32": "float", "float64": "double", "bool": "boolean", "timestamp": "timestamp",
@@ -74,21 +81,24 @@ def test_what_spark_writes_is_what_the_schema_suite_accepts_and_nothing_else(tab
         assert spoiled["stored"] != spoiled["contract"]
 
 
-def test_feast_registers_the_features_of_the_gold_table(tmp_path: Path):
-    view = definitions.view(tmp_path)
+@pytest.mark.parametrize(("schema", "listed"), list(zip(SCHEMAS, (RETAIL, features_of(CARD)), strict=True)), ids=["events", "decisions"])
+def test_feast_registers_the_features_of_the_gold_table(tmp_path: Path, schema: Schema, listed: FeatureSet):
+    view = definitions.view(tmp_path, listed)
     kinds = {"float32": "Float32", "string": "String"}
-    columns = [c for c in tables.FEATURES.columns if c.name not in tables.FEATURES.key]
+    columns = [c for c in schema.features.columns if c.name not in tables.FEATURES.key]
     assert [(f.name, str(f.dtype)) for f in view.features] == [(c.name, kinds[c.dtype]) for c in columns]
     assert (*view.entities, view.batch_source.timestamp_field) == tables.FEATURES.key
     assert view.batch_source.path == (tmp_path / tables.FEATURES.path).as_posix()
-    assert definitions.service(view).tags == {"features_hash": features.features_hash()}
+    assert definitions.service(view, listed).tags == {"features_hash": listed.hash}
+    assert {f.name: f.tags["default"] for f in view.features} == {name: str(value) for name, value in listed.defaults().items()}
+    assert schema.examples.names == (*tables.EXPOSURES.names, *listed.names, *(c.name for c in tables.LABELS))
 
 
 @pytest.mark.slow
 def test_a_models_tensors_are_as_wide_as_the_feature_list():
     from components.examples_input import tensor_specs
 
-    specs = tensor_specs()
+    specs = tensor_specs(RETAIL)
     assert (specs["numeric"].shape, specs["numeric"].dtype.name) == ((1, len(features.NUMERIC_NAMES)), "float32")
     assert (specs["attributes"].shape, specs["attributes"].dtype.name) == ((1, len(features.ATTRIBUTE_NAMES)), "int32")
     assert (*features.NUMERIC_NAMES, *features.ATTRIBUTE_NAMES) == features.FEATURE_NAMES == tuple(features.defaults())
@@ -112,3 +122,12 @@ def test_the_graph_names_the_nodes_of_the_contract_in_order():
     graph = Path(__file__).parents[2] / "serving" / "kserve" / "graph.yaml"
     steps = yaml.safe_load(graph.read_text())["spec"]["nodes"]["root"]["steps"]
     assert tuple(step["name"] for step in steps) == decisions.NODES
+
+
+def test_a_source_without_covariates_is_one_of_events():
+    assert schema_of(dataclasses.replace(CARD, covariates=())) is tables.RETAIL_SCHEMA
+    assert schema_of(CARD).landing[0] == tables.table("landing", "assignments")
+    assert [c.name for c in schema_of(CARD).landing[1].columns if c.nullable] == ["age", "income", "city"]
+    numbers_only = dataclasses.replace(CARD, covariates=CARD.covariates[:1])
+    assert features_of(numbers_only).names == ("age", "no_text")
+    assert features_of(numbers_only).hash != features_of(dataclasses.replace(CARD, covariates=(Covariate("age", "number", 41.0),))).hash

@@ -10,7 +10,9 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from promolift.contracts.features import ATTRIBUTE_NAMES, FEATURE_NAMES, NUMERIC_NAMES
+from promolift.contracts.artifacts import write_json
+from promolift.contracts.features import ATTRIBUTE_NAMES, FEATURE_NAMES, NUMERIC_NAMES, RETAIL
+from promolift.contracts.promos import Promo, SourceCard
 from promolift.errors import InputError, UnavailableError
 from promolift.redis_server import redis_server
 
@@ -42,6 +44,9 @@ def features(seed: int) -> pa.Table:
 def written(tmp_path: Path, seed: int) -> tuple[Path, pd.DataFrame]:
     rows = features(seed)
     write_deltalake(tmp_path / "lake" / "gold" / "features", rows, mode="overwrite")
+    promos = (Promo("meat_20", "meat", 0.2, 500),)
+    card = SourceCard("test", "nothing", "all", "profit", "converted", 1.0, "2020-02-01T00:00:00Z", promos, has_truth=False)
+    write_json(tmp_path / "lake" / "landing" / "source.json", card)
     return tmp_path / "lake", rows.to_pandas()
 
 
@@ -126,6 +131,6 @@ def test_feast_fields_follow_the_contract():
 
     from feature_repo.definitions import fields
 
-    assert [(f.name, f.dtype) for f in fields()] == [
+    assert [(f.name, f.dtype) for f in fields(RETAIL)] == [
         *((name, Float32) for name in NUMERIC_NAMES), *((name, String) for name in ATTRIBUTE_NAMES),
     ]  # fmt: skip

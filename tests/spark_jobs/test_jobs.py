@@ -7,13 +7,16 @@ from datetime import UTC, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from components.sources.landing_tables import arrow_table
 from promolift.contracts import tables as contract
+from promolift.contracts.artifacts import write_json
 from promolift.contracts.features import NUMERIC_NAMES
-from promolift.contracts.promos import NO_PROMO
+from promolift.contracts.promos import NO_PROMO, Covariate, Promo, SourceCard
 from promolift.errors import InputError, UnavailableError
 from promolift.settings import Settings
 from spark_jobs import build_features, ingest_events, lake, session
@@ -316,3 +319,43 @@ def test_a_damaged_page_is_named_before_anything_is_written(spark: SparkSession,
     with pytest.raises(InputError, match="has damaged data"):
         run(spark, root, "ingest_events")
     assert not (root / "silver").exists()
+
+
+TRIAL_CARD = SourceCard(
+    "table", "", "", "profit", "converted", 1.0, "2017-07-01T00:00:00Z", (Promo("offer", "other", 0.0, 0),), has_truth=False,
+    covariates=(Covariate("age", "number", 40.0), Covariate("city", "text")),
+)  # fmt: skip
+
+
+def land_trials(root: Path) -> None:
+    """Two decisions of shopper a and one of b; a's age is missing the second time, b's city always; c's cost is impossible."""
+    day = [small.MOMENT + timedelta(days=n) for n in range(4)]
+    who, exposures = ["a", "a", "b", "c"], ["1", "2", "3", "4"]
+    assignments = {
+        "exposure_id": exposures, "shopper_id": who, "moment": day, "bucket": ["uniform"] * 4, "arrived_at": day,
+        "promo_id": ["offer", "no_promo", "offer", "offer"], "propensities": [[0.5, 0.5]] * 4,
+    }  # fmt: skip
+    trials = {
+        "exposure_id": exposures, "shopper_id": who, "moment": day, "age": [30.0, None, 50.0, 60.0], "city": ["Bern", "Zug", None, "Zug"],
+        "converted": [True, False, False, True], "margin_cents": [500, 0, -120, 9], "cost_cents": [30, 0, 30, -1], "arrived_at": day,
+    }  # fmt: skip
+    for table, columns in zip(contract.schema_of(TRIAL_CARD).landing, (assignments, trials), strict=True):
+        (root / table.path).mkdir(parents=True)
+        pq.write_table(arrow_table(table, columns), root / table.path / "part-0.parquet")
+    write_json(root / "landing" / "source.json", TRIAL_CARD)
+
+
+def test_a_table_of_decisions_becomes_examples_with_its_own_features(spark: SparkSession, tmp_path: Path) -> None:
+    land_trials(tmp_path)
+    records, schema = run(spark, tmp_path), contract.schema_of(TRIAL_CARD)
+    assert records["ingest_events"]["counters"]["tables"]["trials"]["reasons"] == {"cost_cents is below 0": 1}
+    examples = {r["exposure_id"]: r for r in rows(spark, tmp_path, schema.examples)}
+    assert {e: (r["age"], r["city"]) for e, r in examples.items()} == {"1": (30.0, "Bern"), "2": (40.0, "Zug"), "3": (50.0, "unknown")}
+    labels = ("visited", "converted", "spend_cents", "margin_cents", "cost_cents")
+    assert [examples["3"][name] for name in labels] == [False, False, 0, -120, 30]
+    assert [examples["1"][name] for name in labels] == [True, True, 500, 500, 30]
+    online = [r for r in rows(spark, tmp_path, schema.features) if r["moment"].isoformat().startswith("2017-07-01")]
+    assert [(r["shopper_id"], r["age"], r["city"]) for r in online] == [("a", 40.0, "Zug"), ("b", 50.0, "unknown")]
+    found = spark.read.format("delta").load(str(tmp_path / schema.examples.path)).schema
+    assert [(f.name, f.dataType) for f in found] == [(f.name, f.dataType) for f in lake.struct_type(schema.examples)]
+    assert all(record["skipped"] for record in run(spark, tmp_path).values())

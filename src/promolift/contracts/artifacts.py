@@ -34,7 +34,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from promolift.contracts.promos import Promo, SourceCard
+from promolift.contracts.promos import Covariate, Promo, SourceCard
 
 CANDIDATES: tuple[str, ...] = ("uplift_net", "lightgbm", "response")
 """Models that every run trains on the same split; the response model ranks by outcome, not by uplift."""
@@ -112,7 +112,12 @@ def _promos(rows: list[dict[str, Any]]) -> tuple[Promo, ...]:
 def read_source_card(lake: Path) -> SourceCard:
     """The card of the source that filled this lake. Raises FileNotFoundError when nothing was landed."""
     document = json.loads((lake / "landing" / "source.json").read_text(encoding="utf-8"))
-    return SourceCard(**{**document, "promos": _promos(document["promos"])})
+    lists = {
+        "promos": _promos(document["promos"]),
+        "covariates": tuple(Covariate(**row) for row in document.get("covariates", ())),
+        "segments": tuple(document.get("segments", ())),
+    }
+    return SourceCard(**{**document, **lists})
 
 
 def read_manifest(folder: Path) -> ModelManifest:

@@ -1,5 +1,7 @@
 """THE feature list: name, type, default and definition of every shopper feature; Spark, Feast, TensorFlow and serving read it.
 
+`RETAIL` is made from events. A source that is a table of decisions brings its own, `features_of` its card.
+
 A windowed feature at a moment m looks at events with m - window <= event_time < m and arrived_at < m: nothing at or after the moment, and
 nothing that had not reached us by then, since the online store could not have known it either (point in time).
 """
@@ -8,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
-from promolift.contracts.promos import CATEGORIES
+from promolift.contracts.promos import CATEGORIES, SourceCard
 
 Measure = Literal["baskets", "sales_cents", "discount_cents", "promos", "redemptions"]
 SECONDS_A_DAY = 86_400
@@ -42,8 +44,20 @@ class Recency:
 
 
 @dataclass(frozen=True)
+class Given:
+    """A number that the source delivers with the decision; a `skewed` one is at least 0 and enters the network as log1p."""
+
+    name: str
+    skewed: bool = False
+    default: float = 0.0
+
+
+Numeric = Windowed | Recency | Given
+
+
+@dataclass(frozen=True)
 class Attribute:
-    """A slowly changing text field of the shopper, as in the silver `shoppers` table; `default` where the source has none."""
+    """A text field of the shopper: slowly changing, as in the silver `shoppers` table, or given with the decision."""
 
     name: str
     default: str = "unknown"
@@ -71,18 +85,60 @@ RECENCIES: tuple[Recency, ...] = (
 ATTRIBUTES: tuple[Attribute, ...] = tuple(
     Attribute(name) for name in ("age_band", "income_band", "household_size", "area", "channel", "is_new")
 )
-NUMERIC: tuple[Windowed | Recency, ...] = (*WINDOWED, *RECENCIES)
-NUMERIC_NAMES: tuple[str, ...] = tuple(f.name for f in NUMERIC)
-ATTRIBUTE_NAMES: tuple[str, ...] = tuple(f.name for f in ATTRIBUTES)
-FEATURE_NAMES: tuple[str, ...] = (*NUMERIC_NAMES, *ATTRIBUTE_NAMES)
+NUMERIC: tuple[Numeric, ...] = (*WINDOWED, *RECENCIES)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """The features of one source, in order."""
+
+    numeric: tuple[Numeric, ...]
+    attributes: tuple[Attribute, ...]
+
+    @property
+    def numeric_names(self) -> tuple[str, ...]:
+        """Names of the numeric features."""
+        return tuple(f.name for f in self.numeric)
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """Names of the text features."""
+        return tuple(f.name for f in self.attributes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names: numeric ones, then attributes."""
+        return (*self.numeric_names, *self.attribute_names)
+
+    @property
+    def hash(self) -> str:
+        """Hash of every definition, not only the names: a model is served only with the features it was trained on."""
+        text = "\n".join(repr(f) for f in (*self.numeric, *self.attributes))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def defaults(self) -> dict[str, float | str]:
+        """Value of every feature for a shopper never seen."""
+        return {f.name: f.default for f in (*self.numeric, *self.attributes)}
+
+
+RETAIL = FeatureSet(NUMERIC, ATTRIBUTES)
+NUMERIC_NAMES, ATTRIBUTE_NAMES, FEATURE_NAMES = RETAIL.numeric_names, RETAIL.attribute_names, RETAIL.names
+
+
+def features_of(card: SourceCard) -> FeatureSet:
+    """The features of a source. A table without any text, or any number, gets a constant in its place: a model reads both kinds."""
+    if not card.covariates:
+        return RETAIL
+    numeric = tuple(Given(c.name, c.kind == "amount", c.missing) for c in card.covariates if c.kind != "text")
+    attributes = tuple(Attribute(c.name) for c in card.covariates if c.kind == "text")
+    return FeatureSet(numeric or (Given("no_number"),), attributes or (Attribute("no_text"),))
 
 
 def defaults() -> dict[str, float | str]:
-    """Value of every feature for a shopper never seen."""
-    return {**{f.name: f.default for f in NUMERIC}, **{f.name: f.default for f in ATTRIBUTES}}
+    """Value of every retail feature for a shopper never seen."""
+    return RETAIL.defaults()
 
 
 def features_hash() -> str:
-    """Hash of every definition, not only the names: a model is served only with the features it was trained on."""
-    text = "\n".join(repr(f) for f in (*NUMERIC, *ATTRIBUTES))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """Hash of the retail features' definitions."""
+    return RETAIL.hash

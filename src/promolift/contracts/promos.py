@@ -59,6 +59,18 @@ class Promo:
     contact_cents: int = 0
 
 
+@dataclass(frozen=True)
+class Covariate:
+    """A column that a source delivers with each decision, measured before it.
+
+    An `amount` is a skewed number of at least 0. `missing`: the number that stands for one that is not there.
+    """
+
+    name: str
+    kind: Literal["number", "amount", "text"]
+    missing: float = 0.0
+
+
 Objective = Literal["profit", "visited"]
 
 
@@ -69,6 +81,9 @@ class SourceCard:
     `arms`: `no_promo` first, then the promos in order: propensity vectors are aligned with it. `objective`: what the policy
     maximises, `profit` (cents: margin less promo cost) or `visited` (a visit). `binary_outcome`: the label of the conversion head.
     `budget_cents`: budget per decision at which the gate compares policies. `as_of`: end of the data, ISO 8601 UTC.
+    `covariates`: for a source that is a table of decisions rather than events, its features; none: features are made from events.
+    `segments`: names of the covariates whose values are the predeclared segments. `estimated_propensities`: none were logged, so
+    the arms' shares of the file stand for them.
     """
 
     name: str
@@ -80,6 +95,9 @@ class SourceCard:
     as_of: str
     promos: tuple[Promo, ...]
     has_truth: bool
+    covariates: tuple[Covariate, ...] = ()
+    segments: tuple[str, ...] = ()
+    estimated_propensities: bool = False
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -1,5 +1,7 @@
 """Every table once: columns, keys and limits; Spark schemas, expectations and Feast fields are derived from it.
 
+A source of events has the tables written here. A source that is a table of decisions has fewer, with columns of its own: `schema_of`.
+
 Layers: landing (files as delivered) -> bronze (as received, plus where it came from) -> silver (deduplicated, conformed) -> gold.
 `quarantine` keeps every refused row with its reason. `truth` lies outside the lake, so that training and the gate cannot read it.
 """
@@ -8,8 +10,8 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES
-from promolift.contracts.promos import CATEGORY_NAMES
+from promolift.contracts.features import ATTRIBUTE_NAMES, RETAIL, FeatureSet, features_of
+from promolift.contracts.promos import CATEGORY_NAMES, SourceCard
 
 Dtype = Literal["string", "int64", "float32", "float64", "bool", "timestamp", "list<string>", "list<float64>"]
 Layer = Literal["landing", "bronze", "silver", "gold", "serving", "truth"]
@@ -104,10 +106,14 @@ LANDING: tuple[Table, ...] = (
 )  # fmt: skip
 
 _FROM = _text("delivery", "file that brought the row")
-BRONZE: tuple[Table, ...] = tuple(
-    replace(t, layer="bronze", key=(), columns=(*(replace(c, nullable=True) for c in t.columns), _FROM)) for t in LANDING
-)
-"""As delivered, bad rows too, so any value may be missing."""
+
+
+def bronze_of(landed: Table) -> Table:
+    """As delivered, bad rows too, so any value may be missing."""
+    return replace(landed, layer="bronze", key=(), columns=(*(replace(c, nullable=True) for c in landed.columns), _FROM))
+
+
+BRONZE: tuple[Table, ...] = tuple(map(bronze_of, LANDING))
 QUARANTINE = Table("quarantine", "bronze", ("row_id",), (
     _text("row_id", "hash of table, delivery and row"), _text("table_name", "for which silver table"), _text("reason", "why refused"),
     _text("row", "the row as JSON"), _FROM,
@@ -117,7 +123,14 @@ _SILVER_EXTRA: dict[str, tuple[Column, ...]] = {
     "products": (_text("category", "conformed category", allowed=CATEGORY_NAMES),),
     "purchases": (_text("category", "conformed category", allowed=CATEGORY_NAMES), _cents("margin_cents", "assumed gross margin")),
 }
-SILVER: tuple[Table, ...] = tuple(replace(t, layer="silver", columns=(*t.columns, *_SILVER_EXTRA.get(t.name, ()))) for t in LANDING)
+
+
+def silver_of(landed: Table) -> Table:
+    """The landing table deduplicated and conformed."""
+    return replace(landed, layer="silver", columns=(*landed.columns, *_SILVER_EXTRA.get(landed.name, ())))
+
+
+SILVER: tuple[Table, ...] = tuple(map(silver_of, LANDING))
 
 EXPOSURES = Table("exposures", "gold", ("exposure_id",), (
     _text("exposure_id", "one decision"), _SHOPPER, _time("moment", "when decided"), *_ARMS,
@@ -126,21 +139,29 @@ EXPOSURES = Table("exposures", "gold", ("exposure_id",), (
     _time("window_end", "end of the outcome window"),
 ), "who was given what, with which probability")  # fmt: skip
 
-FEATURES = Table("features", "gold", ("shopper_id", "moment"), (
-    _SHOPPER, _time("moment", "as of when: only events before it count"),
-    *(Column(name, "float32", "numeric feature") for name in NUMERIC_NAMES),
-    *(_text(name, "attribute") for name in ATTRIBUTE_NAMES),
-), "point-in-time features at every decision, and at the end of the data for serving")  # fmt: skip
 
+def _features(features: FeatureSet) -> Table:
+    numeric = (Column(name, "float32", "numeric feature") for name in features.numeric_names)
+    attributes = (_text(name, "attribute") for name in features.attribute_names)
+    columns = (_SHOPPER, _time("moment", "as of when: only events before it count"), *numeric, *attributes)
+    doc = "point-in-time features at every decision, and at the end of the data for serving"
+    return Table("features", "gold", ("shopper_id", "moment"), columns, doc)
+
+
+FEATURES = _features(RETAIL)
 LABELS: tuple[Column, ...] = (
     Column("visited", "bool", "any visit or basket in the window"), Column("converted", "bool", "any basket in the window"),
     _cents("spend_cents", "sales in the window"), _cents("margin_cents", "gross margin in the window, before promo cost"),
     _cents("cost_cents", "redemption and contact cost"),
 )  # fmt: skip
-EXAMPLES = Table("examples", "gold", ("exposure_id",), (
-    *EXPOSURES.columns, *FEATURES.columns[2:], *LABELS,
-), "exposures with features and closed labels")  # fmt: skip
 
+
+def _examples(features: Table, labels: tuple[Column, ...] = LABELS) -> Table:
+    columns = (*EXPOSURES.columns, *features.columns[2:], *labels)
+    return Table("examples", "gold", ("exposure_id",), columns, "exposures with features and closed labels")
+
+
+EXAMPLES = _examples(FEATURES)
 TRUTH = Table("truth", "truth", ("exposure_id", "promo_id"), (
     _text("exposure_id", "one decision"), _SHOPPER, _time("moment", "when"), _text("promo_id", "arm"),
     _text("kind", "kind of shopper for this promo", allowed=("persuadable", "sure_thing", "lost_cause", "sleeping_dog")),
@@ -166,3 +187,51 @@ def table(layer: Layer, name: str) -> Table:
         if (candidate.layer, candidate.name) == (layer, name):
             return candidate
     raise KeyError(f"No table '{name}' in layer '{layer}'; see promolift.contracts.tables.")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The tables of one source, in the order in which they are ingested."""
+
+    landing: tuple[Table, ...]
+    features: Table
+    examples: Table
+
+    @property
+    def bronze(self) -> tuple[Table, ...]:
+        """The landing tables as received."""
+        return tuple(map(bronze_of, self.landing))
+
+    @property
+    def silver(self) -> tuple[Table, ...]:
+        """The landing tables deduplicated and conformed."""
+        return tuple(map(silver_of, self.landing))
+
+    @property
+    def stored(self) -> tuple[Table, ...]:
+        """Every Delta table of the lake that the jobs read or write."""
+        return (*self.bronze, QUARANTINE, *self.silver, EXPOSURES, self.features, self.examples)
+
+
+RETAIL_SCHEMA = Schema(LANDING, FEATURES, EXAMPLES)
+
+
+def schema_of(card: SourceCard) -> Schema:
+    """The tables of a source: of events, or of decisions, which are assignments and `trials` with the source's own covariates."""
+    if not card.covariates:
+        return RETAIL_SCHEMA
+    features = _features(features_of(card))
+    labels = tuple(replace(c, minimum=None) if c.name == "margin_cents" else c for c in LABELS)  # an outcome may be a loss
+    return Schema((table("landing", "assignments"), _trials(card)), features, _examples(features, labels))
+
+
+def _trials(card: SourceCard) -> Table:
+    given = (
+        Column(c.name, "string" if c.kind == "text" else "float64", "known before the decision", nullable=True) for c in card.covariates
+    )
+    outcomes = (
+        Column("converted", "bool", "the outcome that is yes or no"),
+        _cents("margin_cents", "the outcome in money, before promo cost", minimum=None), _cents("cost_cents", "cost of the promo"),
+    )  # fmt: skip
+    columns = (_text("exposure_id", "which decision"), _SHOPPER, _time("moment", "when decided"), *given, *outcomes, _ARRIVED)
+    return Table("trials", "landing", ("exposure_id",), columns, "covariates and outcomes of a source that is a table of decisions")
