@@ -1,0 +1,68 @@
+"""Somebody's own experiment through the whole training pipeline: a good effect is found, and what was estimated is said first."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROWS = 6_000
+YAML = """
+file: trial.parquet
+arm: offer
+value: spend
+features: [age, income, city]
+cost: {discount: 2.0, gift: 0.5}
+shopper: customer
+segments: [city]
+budget: 1.0
+"""
+
+
+def trial(folder: Path) -> Path:
+    """A discount is worth 12 to people under 40 and costs them who are older; the gift does nothing. Some incomes are missing."""
+    rng = np.random.default_rng(11)
+    age, offer = rng.integers(18, 80, ROWS), rng.choice(["control", "discount", "gift"], ROWS)
+    effect = np.where(offer == "discount", np.where(age < 40, 12.0, -4.0), 0.0)
+    income = rng.lognormal(3, 1, ROWS)
+    income[rng.random(ROWS) < 0.1] = np.nan
+    spend = np.round(np.maximum(0, rng.normal(20 + np.nan_to_num(income) / 10 + effect, 8)), 2)
+    columns = {"customer": [f"c{i}" for i in range(ROWS)], "offer": offer, "spend": spend, "age": age, "income": income}
+    frame = pd.DataFrame({**columns, "city": rng.choice(["Bern", "Genf"], ROWS)})
+    frame.to_parquet(folder / "trial.parquet")
+    (folder / "trial.yaml").write_text(YAML)
+    return folder / "trial.yaml"
+
+
+def run(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipelines.run", "training", "--source", "table", "--path", str(path), "--out", str(out)]
+    return subprocess.run([*command, "--epochs", "4"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_somebodys_own_experiment_is_trained_judged_and_registered(tmp_path: Path):
+    done = run(trial(tmp_path), tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    kinds = {"age": "number", "income": "amount", "income_is_missing": "number", "city": "text"}
+    assert (summary["sources"]["covariates"], summary["sources"]["estimated_propensities"]) == (kinds, True)
+    assert summary["tables"]["gold/examples"]["rows"] == ROWS and summary["tables"]["silver/trials"]["quarantined"] == 0
+    assert summary["gate"]["verdict"] == "promoted", summary["gate"]["reasons"]
+    assert summary["gate"]["metrics"][summary["gate"]["chosen"]]["rate/qini"]["interval"][0] > 0
+    metrics = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
+    assert metrics["propensities"] == "estimated: the arm shares of the file"
+    assert {s["segment"] for s in metrics["segments"]} == {"city Bern", "city Genf"}
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert report.index("Propensities were not logged") < report.index("The policy maximises") < report.index("income (amount)")
+
+
+def test_a_mistake_in_the_yaml_file_ends_the_run_before_anything_is_made(tmp_path: Path):
+    path = trial(tmp_path)
+    path.write_text(path.read_text().replace("trial.parquet", "gone.parquet"))
+    done = run(path, tmp_path / "run")
+    assert done.returncode == 2 and not (tmp_path / "run").exists()
+    assert done.stderr.strip().splitlines()[-1].startswith(f"There is no file or folder '{tmp_path / 'gone.parquet'}'")
