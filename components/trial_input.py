@@ -122,6 +122,7 @@ def folds(decisions: Decisions, count: int, seed: int) -> Integers:
 def segments(decisions: Decisions) -> dict[str, Mask]:
     """The predeclared segments: quarters of a number, values of a text; those of one part only are left out.
 
+    Where nothing is left, everybody is the one segment, so that harm is looked for all the same.
     A source that is a table of decisions names its own; for one of events they are SEGMENT_FEATURES and SEGMENT_ATTRIBUTES.
     """
     found: dict[str, Mask] = {}
@@ -132,7 +133,7 @@ def segments(decisions: Decisions) -> dict[str, Mask]:
     for name in attributes:
         values = sorted(decisions.table[name].unique().to_pylist())
         found |= {f"{name} {v}": pc.equal(decisions.table[name], v).to_numpy() for v in values} if len(values) > 1 else {}
-    return found
+    return found or {"everybody": np.ones(decisions.trial.rows, dtype=np.bool_)}
 
 
 def segment_names(card: SourceCard) -> tuple[tuple[str, ...], tuple[str, ...]]:

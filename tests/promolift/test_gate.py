@@ -79,7 +79,7 @@ def test_a_good_model_is_promoted_and_every_check_says_so():
     verdict = verdict_of(w, w.effect)
     assert verdict.promoted and verdict.chosen == "uplift_net"
     assert set(statuses(verdict).values()) == {"passed"}
-    assert list(statuses(verdict)) == ["propensity_completeness", "sample_ratio", *EFFECT_CHECKS]
+    assert list(statuses(verdict)) == ["propensity_completeness", "sample_ratio", "propensity_weights", *EFFECT_CHECKS]
     assert all(check.detail.endswith(".") for check in verdict.checks)
     assert verdict.reasons[-1].startswith("Power: proving a 10% gain over lightgbm")
 
@@ -126,6 +126,16 @@ def test_a_sample_ratio_mismatch_leaves_every_effect_unanswered():
     verdict = judge(audit(w.trial.take(~lost)), effects_of(w, w.effect))
     found = statuses(verdict)
     assert found["sample_ratio"] == "failed" and {found[n] for n in EFFECT_CHECKS} == {"cannot tell"}
+
+
+def test_any_constant_as_propensity_of_the_arm_given_is_found_by_the_weights():
+    """Its expected counts are made of the arms given, so that the sample ratio agrees with every such constant."""
+    arm = np.arange(400) % 2
+    given = np.where(arm[:, None] == np.arange(2), 0.9, 0.1)
+    found = statuses(judge(audit(make_trial(arm, given, np.arange(400))), None))
+    assert (found["sample_ratio"], found["propensity_weights"]) == ("passed", "failed")
+    fair = statuses(judge(audit(make_trial(arm, np.full((400, 2), 0.5), np.arange(400))), None))
+    assert fair["propensity_weights"] == "passed"
 
 
 def test_a_file_without_chance_cannot_be_judged():

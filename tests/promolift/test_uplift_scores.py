@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,16 @@ def test_sample_ratio_is_pearson_for_equal_propensities():
     found = audit(make_trial(arm, np.tile([0.5, 0.25, 0.25], (1000, 1)), np.arange(1000)))
     assert found.p_value == pytest.approx(scipy_stats.chisquare([480, 260, 260], [500, 250, 250]).pvalue, rel=1e-9)
     assert found.sound == 1 and found.counts == (480, 260, 260)
+
+
+def test_weights_of_each_arm_average_1_over_the_rows_where_it_was_possible():
+    """Arm 1: weights 2, 0 and, where it was impossible, none: mean 1. Arm 0: weights 0, 2, 1: mean 1."""
+    found = audit(make_trial([1, 0, 0], np.array([[0.5, 0.5], [0.5, 0.5], [1.0, 0.0]]), np.arange(3)))
+    assert (found.odd_mean, found.odd_p) == (1.0, 1.0)
+    odd = audit(make_trial([1, 1, 1, 0], np.tile([0.5, 0.5], (4, 1)), np.arange(4)))
+    error = math.sqrt(sum((w - 1.5) ** 2 for w in (2, 2, 2, 0)) * 4 / 3) / 4
+    assert (odd.odd_arm, odd.odd_mean) in {(0, 0.5), (1, 1.5)}
+    assert odd.odd_p == pytest.approx(min(1.0, 2 * 2 * normal_tail(0.5 / error)))
 
 
 def test_sample_ratio_ignores_rows_without_chance():

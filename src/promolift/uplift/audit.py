@@ -1,11 +1,15 @@
-"""A trial -> whether it may be judged at all: logged propensities complete, arm counts in agreement with them."""
+"""A trial -> whether it may be judged at all: logged propensities complete, arm counts and weights in agreement with them.
+
+Counts alone are not enough. A file that logs only the probability of the arm given can hold any constant there and still agree with its
+arm counts, since the expected counts are then made of the arms given; the weights 1 / p of such a column do not average 1.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from promolift.uplift.clusters import Floats
-from promolift.uplift.distributions import chi_square_tail
+from promolift.uplift.clusters import Floats, mean_error
+from promolift.uplift.distributions import chi_square_tail, normal_tail
 from promolift.uplift.scores import Trial, faults
 
 
@@ -14,7 +18,9 @@ class Audit:
     """`sound`: share of decisions with usable propensities, `fault` a sentence about the first that has none.
 
     `counts` and `expected`: decisions per arm as given and as the propensities say, over sound rows; `p_value` of their
-    chi-square test (None when the propensities leave nothing to chance).
+    chi-square test (None when the propensities leave nothing to chance). `odd_arm`: the arm whose weights 1{given} / propensity, over
+    the sound rows where it was possible, are the least likely to have mean 1, `odd_mean` their mean and `odd_p` the p-value, taken times
+    the number of arms; None when no arm's weights vary (Horvitz and Thompson, 1952: E[1{arm = a} / p_a] = 1).
     """
 
     rows: int
@@ -23,6 +29,9 @@ class Audit:
     counts: tuple[int, ...]
     expected: tuple[float, ...]
     p_value: float | None
+    odd_arm: int | None = None
+    odd_mean: float | None = None
+    odd_p: float | None = None
 
 
 def audit(trial: Trial) -> Audit:
@@ -31,7 +40,23 @@ def audit(trial: Trial) -> Audit:
     p, arm = trial.propensities[~bad], trial.arm[~bad]
     counts = np.bincount(arm, minlength=p.shape[1])
     p_value = _mismatch(counts - p.sum(axis=0), p)
-    return Audit(trial.rows, 1.0 - float(bad.mean()), sentence, tuple(counts.tolist()), tuple(p.sum(axis=0).tolist()), p_value)
+    expected = tuple(p.sum(axis=0).tolist())
+    return Audit(trial.rows, 1.0 - float(bad.mean()), sentence, tuple(counts.tolist()), expected, p_value, *_odd(trial.take(~bad)))
+
+
+def _odd(sound: Trial) -> tuple[int, float, float] | tuple[()]:
+    """Arm, mean weight and p-value (two-sided, errors clustered by shopper) of the arm that fits its propensities worst."""
+    found = []
+    for arm in range(sound.propensities.shape[1]):
+        possible = sound.take(sound.propensities[:, arm] > 0)
+        weight = np.where(possible.arm == arm, 1.0 / possible.propensities[:, arm], 0.0)
+        error = mean_error(weight, possible.codes, possible.shoppers) if possible.rows else 0.0
+        if error > 0:
+            found.append((2.0 * normal_tail(abs(float(weight.mean()) - 1.0) / error), arm, float(weight.mean())))
+    if not found:
+        return ()
+    p, arm, mean = min(found)
+    return arm, mean, min(1.0, p * sound.propensities.shape[1])
 
 
 def _mismatch(gap: Floats, p: Floats) -> float | None:

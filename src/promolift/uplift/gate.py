@@ -14,6 +14,7 @@ from promolift.uplift.bootstrap import Estimate
 from promolift.uplift.distributions import normal_quantile
 from promolift.uplift.effects import BEST_SINGLE, CHAMPION, SHUFFLED, Effects, Judged
 
+WEIGHTS = "propensity_weights"
 WITHOUT_MODEL: tuple[str, ...] = (SHUFFLED, BEST_SINGLE)
 BASELINES: tuple[str, ...] = (*WITHOUT_MODEL, "response", "lightgbm")
 """Policies that the chosen model must not lose to: what needs no model, and the models that every training run makes."""
@@ -45,7 +46,7 @@ class GateLimits:
     """The same against the other models: wider, since refusing a model takes a champion nowhere, yet far from a model that is worse.
     Policies that need no model must be beaten outright."""
     sample_ratio_p: float = 0.001
-    """Least p-value of the sample-ratio test."""
+    """Least p-value of the tests of arm counts and of weights against the logged propensities."""
     overspend: float = 0.10
     """Measured spend over the budget that is tolerated, as a share of the budget; a hard cap is the ledger's task."""
     slope: tuple[float, float] = (0.5, 1.5)
@@ -81,9 +82,9 @@ def judge(
     return Verdict(chosen, all(check.status == "passed" for check in checks), checks, tuple(reasons))
 
 
-def trust(audit: Audit, limits: GateLimits = DEFAULT_LIMITS) -> tuple[Check, Check]:
-    """The checks that come first; unless both pass, no effect of this trial can be trusted."""
-    return _completeness(audit), _sample_ratio(audit, limits)
+def trust(audit: Audit, limits: GateLimits = DEFAULT_LIMITS) -> tuple[Check, ...]:
+    """The checks that come first; unless all pass, no effect of this trial can be trusted."""
+    return _completeness(audit), _sample_ratio(audit, limits), _weights(audit, limits)
 
 
 def _completeness(audit: Audit) -> Check:
@@ -99,6 +100,19 @@ def _sample_ratio(audit: Audit, limits: GateLimits) -> Check:
     verb = "agree with" if p >= limits.sample_ratio_p else "contradict"
     detail = f"Arm counts {verb} the logged propensities (p = {p:.3g}): {counts}."
     return Check("sample_ratio", "passed" if p >= limits.sample_ratio_p else "failed", p, limits.sample_ratio_p, detail)
+
+
+def _weights(audit: Audit, limits: GateLimits) -> Check:
+    if audit.odd_p is None:
+        return Check(WEIGHTS, "cannot tell", None, limits.sample_ratio_p, "The propensities leave nothing to chance: no experiment.")
+    fits = audit.odd_p >= limits.sample_ratio_p
+    verb = "fit" if fits else "do not fit"
+    mean = (
+        f"weights 1 / propensity of arm {audit.odd_arm} (0 is no promo) average {audit.odd_mean:.3g} per row for 1 (p = {audit.odd_p:.3g})"
+    )
+    return Check(
+        WEIGHTS, "passed" if fits else "failed", audit.odd_p, limits.sample_ratio_p, f"The propensities {verb} the arms given: {mean}."
+    )
 
 
 def _unanswered(trusted: tuple[Check, ...], baselines: tuple[str, ...]) -> tuple[Check, ...]:

@@ -37,6 +37,7 @@ def left_out(columns: Columns) -> dict[str, str]:
     if columns.estimated:
         found["propensity_completeness"] = "The file logs no propensities that could be incomplete."
         found["sample_ratio"] = "The propensities are the file's own arm shares, which cannot contradict its arm counts."
+        found["propensity_weights"] = "Weights made of the file's own arm shares average 1 by construction."
     if not has_cost(columns):
         why = "All costs are zero" if columns.cost is not None else "No cost column was given"
         found["spend_within_budget"] = f"{why}: a promo counts as 1, and spend is the share of rows that get one, which is known."

@@ -8,25 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from promolift.contracts.artifacts import Check
 from promolift.errors import InputError
 from promolift.uplift.audit import Audit, audit
 from promolift.uplift.bootstrap import Mask
 from promolift.uplift.clusters import Floats
 from promolift.uplift.effects import Effects, Measured, choose, contribution_means, measure
-from promolift.uplift.gate import DEFAULT_LIMITS, judge, trust
+from promolift.uplift.gate import DEFAULT_LIMITS, WEIGHTS, judge, trust
 from promolift.uplift.judge_answer import answer, dropped, left_out, muted, power, propensity_line, silence
 from promolift.uplift.judge_budget import Caveats, caveats, undecided
 from promolift.uplift.judge_curves import arm_means
 from promolift.uplift.judge_input import Columns
 from promolift.uplift.judge_options import Options, Roles, assign_roles, check_options, has_cost
 from promolift.uplift.judge_records import measured_records
-from promolift.uplift.judge_weights import check_weights
 from promolift.uplift.scores import Trial, aipw, make_trial, no_overlap, overlap
 from promolift.uplift.segments import quantile_masks
 from promolift.uplift.value import Prediction
 
-TRUST = ("propensity_completeness", "sample_ratio")
 LEAST_CLUSTERS = 4
 """Clusters of every arm without which neither two folds nor a half sample can hold the arm."""
 MANY_VALUES = 12
@@ -40,11 +37,11 @@ def document(columns: Columns, outcome: str, options: Options) -> dict[str, Any]
     trial = make_trial(columns.arm, columns.propensities, columns.clusters)
     _enough(columns, trial)
     found, possible = audit(trial), ~no_overlap(trial)
-    weights = _weights(columns, trial, possible)
-    silent = silence(columns, roles, possible) or next((check.detail for check in weights if check.status != "passed"), "")
+    wrong = (check.detail for check in trust(found) if check.name == WEIGHTS and check.status == "failed")
+    silent = silence(columns, roles, possible) or next(wrong, "")
     records: dict[str, Any] = {"models": {}, "definitions": []}
     effects, known = None, Caveats((), {})
-    if _answerable(found, weights, columns, possible):
+    if _answerable(found, columns, possible):
         measured = _measured(columns, trial, possible, options)
         effects, predictions = _effects(columns, roles, measured, possible, options)
         known = caveats(effects, float(contribution_means(measured.cost).max()))
@@ -52,9 +49,7 @@ def document(columns: Columns, outcome: str, options: Options) -> dict[str, Any]
     unasked = left_out(columns)
     verdict = judge(found, effects, baselines=roles.baselines)
     asked = (undecided(c, effects, known) if effects else c for c in verdict.checks if c.name not in unasked)
-    told = [muted(check, silent, roles) for check in asked]
-    first = sum(check.name in TRUST for check in told)
-    checks = (*told[:first], *weights, *told[first:])
+    checks = tuple(muted(check, silent, roles) for check in asked)
     return {
         **answer(checks, roles), "checks": [asdict(check) for check in checks], "left_out": unasked,
         "propensities": propensity_line(columns), "estimated": columns.estimated, "power": "" if silent else power(effects),
@@ -66,16 +61,9 @@ def document(columns: Columns, outcome: str, options: Options) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _weights(columns: Columns, trial: Trial, possible: Mask) -> tuple[Check, ...]:
-    """The check of logged propensities against the arms given; shares counted in the file fit it by construction."""
-    if columns.estimated or not possible.any():
-        return ()
-    return (check_weights(trial.take(possible), columns.arms, DEFAULT_LIMITS.sample_ratio_p),)
-
-
-def _answerable(found: Audit, weights: tuple[Check, ...], columns: Columns, possible: Mask) -> bool:
+def _answerable(found: Audit, columns: Columns, possible: Mask) -> bool:
     """Whether effects can be computed: propensities that pass, rows where every arm was possible, an outcome that varies."""
-    trusted = all(check.status == "passed" for check in (*trust(found), *weights))
+    trusted = all(check.status == "passed" for check in trust(found))
     return trusted and bool(possible.any()) and float(np.ptp(columns.outcome[possible])) > 0
 
 
