@@ -138,6 +138,8 @@ def _finish(lake: Lake, new: dict[str, list[Delivery]]) -> None:
     """Put the deliveries into bronze, which marks them as ingested, and make the tables that this source does not fill."""
     for target in (*lake.schema.silver, QUARANTINE):
         lake.create(target)
+        if target.path not in lake.writes:  # a table that nothing came for is part of the lineage all the same
+            lake.wrote(target)
     for target in lake.schema.bronze:
         if new[target.name] or not lake.exists(target):
             bronze.keep(lake, target, new[target.name])

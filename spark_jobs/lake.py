@@ -115,7 +115,7 @@ class Lake:
         """Insert new keys and update the rows that differ; rows that are the same are left alone."""
         if not self.exists(table):
             return self.append(table, frame)
-        differs = " or ".join(f"not (old.{name} <=> new.{name})" for name in table.names)
+        differs = " or ".join(f"not (old.`{name}` <=> new.`{name}`)" for name in table.names)
         self._merge(table, frame).whenMatchedUpdateAll(condition=differs).whenNotMatchedInsertAll().execute()
         return self.wrote(table)
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from components.sources.landing_tables import Landed, arrow_table
-from components.sources.table_columns import Given, covariates
+from components.sources.table_columns import Given, covariates, stored
 from components.sources.table_spec import TableSpec, read_spec
 from promolift.contracts.promos import LABEL_GRACE_DAYS, NO_PROMO, OUTCOME_WINDOW_DAYS, Promo, SourceCard
 from promolift.contracts.tables import schema_of, table
@@ -168,7 +168,8 @@ def _card(read: _Read, given: list[Given], moment: Integers) -> SourceCard:
         simulated="" if spec.time else "Only the time: the file says none, so that all decisions fall on one day.",
         objective="profit" if spec.value else "visited", binary_outcome="converted", budget_cents=budget,
         as_of=window.isoformat(timespec="seconds").replace("+00:00", "Z"), promos=_promos(read), has_truth=False,
-        covariates=tuple(g.covariate for g in given), segments=spec.segments, estimated_propensities=_propensities(read)[1],
+        covariates=tuple(g.covariate for g in given), segments=tuple(map(stored, spec.segments)),
+        estimated_propensities=_propensities(read)[1],
     )  # fmt: skip
 
 

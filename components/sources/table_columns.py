@@ -1,5 +1,6 @@
 """Columns of somebody's file -> covariates with inferred types, each a sentence of the report."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -31,15 +32,25 @@ class Given:
 def covariates(table: Any, names: tuple[str, ...]) -> list[Given]:
     """Covariates of the columns `names` in their order; a column with empty numbers brings a second one that says where.
 
-    Raises InputError for a name that the lake uses itself, for times, infinite numbers, texts that are identifiers, and empty columns.
+    Raises InputError for a name that the lake uses itself or that two have, for times, infinite numbers, texts that are identifiers, and
+    empty columns.
     """
-    return [given for name in names for given in _of(table[name], name)]
+    found = [given for name in names for given in _of(table[name], name)]
+    seen = {c.name for c in (*EXPOSURES.columns, *LABELS)} | {"arrived_at", "delivery", "reason"}
+    for given in found:
+        name = given.covariate.name
+        if name.lower() in seen:
+            raise InputError(f"Feature '{name}' has a name that the tables use already; rename the column in the file.")
+        seen.add(name.lower())
+    return found
+
+
+def stored(name: str) -> str:
+    """The column's name in the tables, which take letters, digits and _ only: 'Income ($)' is Income."""
+    return re.sub(r"\W+", "_", name).strip("_") or "feature"
 
 
 def _of(column: Any, name: str) -> Iterator[Given]:
-    reserved = {c.name for c in (*EXPOSURES.columns, *LABELS)} | {"arrived_at", "delivery", "reason"}
-    if name.lower() in {*reserved, *(MISSING.format(r) for r in reserved)}:
-        raise InputError(f"Feature '{name}' has a name that the tables use themselves; rename the column in the file.")
     if column.isna().all():
         raise InputError(f"Feature '{name}' is empty in all {len(column)} rows; leave it out of `features`.")
     if column.dtype.kind in "mM":
@@ -56,9 +67,9 @@ def _numbers(column: Any, name: str) -> Iterator[Given]:
     amount = known.min() >= 0 and known.max() > 1 and known.skew() > SKEWED
     middle, empty = float(known.median()), int(values.isna().sum())
     said = f"{'amount' if amount else 'number'} from {known.min():g} to {known.max():g}, median {middle:g}"
-    yield Given(Covariate(name, "amount" if amount else "number", middle), values, said + (f", {empty:,} empty" if empty else ""))
+    yield Given(Covariate(stored(name), "amount" if amount else "number", middle), values, said + (f", {empty:,} empty" if empty else ""))
     if empty:
-        covariate = Covariate(MISSING.format(name), "number")
+        covariate = Covariate(MISSING.format(stored(name)), "number")
         yield Given(covariate, values.isna().astype("float64"), f"1 where {name} is empty, whose median then stands for it")
 
 
@@ -71,4 +82,4 @@ def _texts(column: Any, name: str) -> Given:
             "leave it out of `features`, or group its values."
         )
     said = f"text with {distinct:,} values" + (f", {empty:,} empty" if empty else "")
-    return Given(Covariate(name, "text"), values.astype(pd.StringDtype()), said)
+    return Given(Covariate(stored(name), "text"), values.astype(pd.StringDtype()), said)

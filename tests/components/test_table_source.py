@@ -141,7 +141,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "identifier": ({"features": ["sent_by", "city"]}, r"has 1,201 different texts"),
     "empty column": ({"features": ["nothing", "city"]}, r"is empty in all 1201 rows"),
     "infinite": ({"features": ["endless", "city"]}, r"Column 'endless' holds a number beyond 1e\+12 in 1 of 1201 rows; row 3 is 'inf'"),
-    "reserved": ({"features": ["split", "city"]}, r"Feature 'split' has a name that the tables use"),
+    "reserved": ({"features": ["split", "city"]}, r"Feature 'split' has a name that the tables use already"),
     "unknown arm of cost": ({"cost": {"nine_off": 1}}, r"`cost` names arm 'nine_off'; the arms are none, gift, ten_off"),
     "negative cost": ({"cost": {"gift": -1}}, r"arm 'gift', is -1; a promo costs 0 or more"),
     "cost of the control": ({"cost": {"none": 1}}, r"arm 'none', is 1"),
@@ -162,6 +162,15 @@ def test_a_mistake_is_a_sentence(tmp_path: Path, name: str):
     data.loc[2, "endless"] = np.inf
     with pytest.raises(InputError, match=sentence):
         land(written(tmp_path, data, **changes), 1)
+
+
+def test_names_are_made_fit_for_the_tables_and_stay_different(tmp_path: Path):
+    data = frame().rename(columns={"income": "Income ($)", "city": "Ort/city"})
+    card = land(written(tmp_path, data, features=["age", "Income ($)", "Ort/city"], segments=["Ort/city"]), 1).card
+    assert [c.name for c in card.covariates] == ["age", "Income", "Income_is_missing", "Ort_city"]
+    assert card.segments == ("Ort_city",)
+    with pytest.raises(InputError, match="Feature 'AGE' has a name that the tables use already"):
+        land(written(tmp_path, data.assign(AGE=1.5), features=["age", "AGE"], segments=None), 1)
 
 
 def test_two_decisions_of_a_shopper_at_one_time_and_a_promo_called_no_promo(tmp_path: Path):
