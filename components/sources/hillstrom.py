@@ -155,12 +155,17 @@ def _card() -> SourceCard:
     )  # fmt: skip
 
 
+def read(path: str) -> tuple[pa.Table, dict[str, Floats], NDArray[np.int64]]:
+    """All columns as text, the columns of numbers, and each row's index in SEGMENTS, of `path` or fetched by checksum when ""."""
+    rows = _rows(Path(path) if path else _fetch())
+    return rows, {column: _numbers(rows, column) for column in _NUMBERS}, _arms(rows)
+
+
 def land(path: str, seed: int) -> Landed:
     """Hillstrom from the CSV(.gz) file `path`, or fetched by checksum when "". `seed` is not used: nothing is drawn."""
-    rows = _rows(Path(path) if path else _fetch())
-    numbers = {column: _numbers(rows, column) for column in _NUMBERS}
+    rows, numbers, arms = read(path)
     customers = pa.array([f"c{i:05d}" for i in range(1, rows.num_rows + 1)])
-    tables = _decisions(customers, _arms(rows), np.flatnonzero(numbers["visit"] == 1))
+    tables = _decisions(customers, arms, np.flatnonzero(numbers["visit"] == 1))
     tables["purchases"] = _purchases(customers, numbers)
     tables["shoppers"] = _shoppers(customers, rows, numbers["newbie"])
     tables["products"] = _landing("products", {"product_id": DEPARTMENTS, "department": DEPARTMENTS})

@@ -1,0 +1,1 @@
+"""Worlds with known truth -> how often the gate and its intervals are right; imports promolift only."""

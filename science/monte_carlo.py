@@ -1,0 +1,66 @@
+"""Counts of simulated worlds -> exact binomial limits: what a rate of so many worlds says of the true rate."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+def log_terms(trials: int, rate: float) -> list[float]:
+    """Log of the binomial probability of 0..`trials` events, 0 < rate < 1."""
+    size = math.lgamma(trials + 1)
+    return [
+        size - math.lgamma(k + 1) - math.lgamma(trials - k + 1) + k * math.log(rate) + (trials - k) * math.log1p(-rate)
+        for k in range(trials + 1)
+    ]
+
+
+def at_most(count: int, trials: int, rate: float) -> float:
+    """P(X <= count) of the binomial distribution."""
+    if rate <= 0 or count >= trials:
+        return 1.0
+    return 0.0 if rate >= 1 else min(1.0, math.fsum(math.exp(t) for t in log_terms(trials, rate)[: count + 1]))
+
+
+def largest_usual(trials: int, rate: float, level: float = 0.95) -> int:
+    """The least count that is not exceeded with probability `level` when the true rate is `rate`."""
+    total = 0.0
+    for count, term in enumerate(log_terms(trials, rate)):
+        total += math.exp(term)
+        if total >= level:
+            return count
+    return trials
+
+
+def exact_interval(count: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided interval of the true rate (Clopper and Pearson, 1934), by bisection."""
+    tail = (1 - confidence) / 2
+    low = 0.0 if count == 0 else _root(lambda rate: at_most(count - 1, trials, rate) - (1 - tail))
+    high = 1.0 if count == trials else _root(lambda rate: at_most(count, trials, rate) - tail)
+    return low, high
+
+
+def _root(falling: Callable[[float], float]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return 0.5 * (low + high)
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `worlds`, with its rate and exact 95 % interval."""
+
+    count: int
+    worlds: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Exact 95 % interval of the true rate."""
+        return exact_interval(self.count, self.worlds)
+
+    def record(self) -> dict[str, Any]:
+        """Flat form for JSON."""
+        interval = [round(end, 4) for end in self.interval]
+        return {"count": self.count, "worlds": self.worlds, "rate": self.count / self.worlds, "interval": interval}

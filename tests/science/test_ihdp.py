@@ -1,0 +1,80 @@
+"""IHDP replications: read in every layout, and drawn again as R drew them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from promolift.errors import InputError
+from science.ihdp import errors, replications, summary
+from science.ihdp_replications import RGenerator, draw, generate
+
+PUBLISHED_DRAWS = Path(__file__).parents[3] / "shared" / "data" / "ihdp_npci_1-10.npz"
+Array = npt.NDArray[Any]
+
+
+def _ihdp(rows: int, draws: int) -> dict[str, Array]:
+    generator = np.random.default_rng(1)
+    arrays = {name: generator.normal(size=(rows, draws)) for name in ("yf", "ycf", "mu0", "mu1")}
+    return {**arrays, "x": generator.normal(size=(rows, 25, draws)), "t": generator.integers(0, 2, (rows, draws))}
+
+
+def test_replications_of_two_files_keep_the_official_test_rows(tmp_path: Path):
+    np.savez(tmp_path / "a.train.npz", **_ihdp(9, 2))
+    np.savez(tmp_path / "a.test.npz", **_ihdp(3, 2))
+    first, second = replications(tmp_path / "a.train.npz")
+    assert first.x.shape == (12, 25)
+    assert first.test.tolist() == second.test.tolist() == [False] * 9 + [True] * 3
+    assert not np.allclose(first.outcome, second.outcome)
+
+
+def test_replications_of_one_file_with_common_rows(tmp_path: Path):
+    arrays = _ihdp(30, 2)
+    arrays |= {"x": arrays["x"][..., 0], "t": arrays["t"][:, 0], "test_idx_1_100": np.array([[4], [5]])}
+    np.savez(tmp_path / "all.npz", **arrays)
+    first, second = replications(tmp_path / "all.npz")
+    assert np.flatnonzero(first.test).tolist() == [4, 5]
+    assert second.test.sum() == 3
+    assert np.array_equal(second.effect, arrays["mu1"][:, 1] - arrays["mu0"][:, 1])
+
+
+def test_replications_say_what_a_file_lacks(tmp_path: Path):
+    np.savez(tmp_path / "no.npz", x=np.zeros(2))
+    with pytest.raises(InputError, match="needs x, t"):
+        list(replications(tmp_path / "no.npz"))
+    with pytest.raises(InputError, match="does not exist"):
+        list(replications(tmp_path / "none.npz"))
+
+
+def test_errors_and_summary_by_hand():
+    assert errors(np.array([1.0, 3.0]), np.array([0.0, 0.0])) == (pytest.approx(np.sqrt(5)), 2.0)
+    assert summary([{"a": 1.0}, {"a": 3.0}, {"a": 8.0}])["a"] == {"mean": 4.0, "se": pytest.approx(np.sqrt(13 / 3)), "median": 3.0}
+
+
+def test_numbers_are_those_of_r():
+    """set.seed(1); runif(2) and set.seed(1); rnorm(2) in R."""
+    assert np.allclose(RGenerator(1).uniform(2), [0.2655086631421, 0.3721238996368], atol=1e-12)
+    assert np.allclose(RGenerator(1).normal(2), [-0.6264538107423, 0.1836433242221], atol=1e-12)
+
+
+def test_drawn_replications_have_the_effect_on_the_treated_and_are_read_back(tmp_path: Path):
+    generator = np.random.default_rng(2)
+    continuous, binary, arm = generator.normal(size=(60, 6)), generator.integers(0, 2, (60, 19)), np.arange(60) % 3 // 2
+    mu0, mu1, *_ = draw(np.hstack([continuous, binary]), arm, 501)
+    assert (mu1 - mu0)[arm == 1].mean() == pytest.approx(4.0)
+    np.savez(tmp_path / "seed.npz", x_cont=continuous, x_bin=binary, t=arm, test_idx_1_100=np.zeros((6, 100), np.int16))
+    written = generate(tmp_path / "seed.npz", tmp_path / "all.npz", count=2)
+    first = next(replications(written))
+    assert np.allclose(first.mu0, draw(first.x, first.arm, 1)[0])
+    with pytest.raises(InputError, match="lacks the arrays"):
+        generate(written, tmp_path / "again.npz")
+
+
+@pytest.mark.skipif(not PUBLISHED_DRAWS.exists(), reason="the published replications are not part of the project")
+def test_published_replications_are_drawn_again_to_rounding():
+    for published in replications(PUBLISHED_DRAWS):
+        mu0, mu1, y0, y1 = draw(published.x, published.arm, published.number)
+        for ours, theirs in ((mu0, published.mu0), (mu1, published.mu1), (np.where(published.arm == 1, y1, y0), published.outcome)):
+            assert np.allclose(ours, theirs, rtol=0, atol=1e-11)
