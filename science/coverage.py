@@ -1,4 +1,4 @@
-"""`python -m science.coverage`: worlds -> how often 95 % intervals of policy value, QINI, AUTOC and differences hold the truth.
+"""Simulated worlds -> how often 95 % intervals of policy value, QINI, AUTOC and differences hold the truth.
 
 The intervals resample shoppers, so the truth that they are for is that of the population of shoppers ("population"). Beside it stands
 the mean of the true effects of the very rows ("rows"), which the same interval covers more often, as it need not err in who was drawn.
@@ -6,18 +6,14 @@ Policies are judged at a price fixed in advance and at one found on the same row
 value of the policy found ("found policy") and of the one that spends the budget in the population ("policy at the budget").
 """
 
-import argparse
-import sys
-import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from promolift.contracts.artifacts import write_json
 from promolift.uplift.bootstrap import Estimate, HalfSamples, half_samples
 from promolift.uplift.clusters import Floats
 from promolift.uplift.distributions import normal_quantile
@@ -25,7 +21,7 @@ from promolift.uplift.effects import CHAMPION, price_at
 from promolift.uplift.off_policy import Method, chosen, difference
 from promolift.uplift.ranking import rank, rate
 from promolift.uplift.value import Prediction, assign, best_promo, contribution, mean_given
-from science.monte_carlo import Share
+from science.monte_carlo import Share, over_worlds
 from science.world_models import BUDGET, QUALITY, Model, Truth, find_truth, noise, predict, true_price
 from science.worlds import ARMS, Design, Population, World, draw_population, draw_world
 
@@ -148,15 +144,18 @@ def _off_policy(world: World, prediction: Prediction, known: Fixed) -> Iterator[
 
 
 def run(worlds: int, design: Design, truth: Truth, known: dict[str, Fixed]) -> list[dict[str, Any]]:
-    """Coverage of each interval over `worlds` worlds; progress on stderr."""
-    rows, start = defaultdict(list), time.monotonic()
-    for i in range(worlds):
-        world = draw_world(FIRST_WORLD + i, SHOPPERS, design)
-        for row in intervals(world, predictions(world.population, truth, FIRST_WORLD + i), known, FIRST_WORLD + i):
+    """Coverage of each interval over `worlds` worlds."""
+    rows = defaultdict(list)
+    for found in over_worlds(partial(_of_world, design, truth, known), worlds, f"coverage, {design}"):
+        for row in found:
             rows[row.quantity, row.truth_is].append(row[2:])
-        if (i + 1) % 50 == 0:
-            print(f"coverage, {design}: {i + 1} of {worlds} worlds, {time.monotonic() - start:.0f} s", file=sys.stderr)
     return [_summary(quantity, of, np.array(found)) for (quantity, of), found in rows.items()]
+
+
+def _of_world(design: Design, truth: Truth, known: dict[str, Fixed], number: int) -> list[Row]:
+    seed = FIRST_WORLD + number
+    world = draw_world(seed, SHOPPERS, design)
+    return list(intervals(world, predictions(world.population, truth, seed), known, seed))
 
 
 def _summary(quantity: str, of: str, found: Floats) -> dict[str, Any]:
@@ -175,25 +174,9 @@ def _summary(quantity: str, of: str, found: Floats) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> None:
-    """Write the coverage tables as JSON and print them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", type=int, default=500)
-    parser.add_argument("--designs", nargs="+", choices=["uniform", "skewed", "by shopper"], default=["skewed", "by shopper"])
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
+def measure(worlds: int = 1_000, designs: Sequence[Design] = ("skewed", "by shopper")) -> dict[str, Any]:
+    """Coverage of every interval in `worlds` worlds of each design of logged propensities."""
     truth = find_truth(TRUTH_SEED)
     known = fixed_models(truth)
-    tables = {design: run(given.worlds, design, truth, known) for design in given.designs}
-    document = {"worlds": given.worlds, "shoppers": SHOPPERS, "resamples": RESAMPLES, "budget_cents": BUDGET, "designs": tables}
-    write_json(given.out, document)
-    for design, table in tables.items():
-        print(f"\n{design}\n{'interval of':55} {'truth':22} coverage            low high   bias  error/sd")
-        for row in sorted(table, key=lambda row: str(row["quantity"])):
-            told = f"{row['rate']:.3f} ({row['interval'][0]:.3f} to {row['interval'][1]:.3f})"
-            tail = f"{row['too_low']:3} {row['too_high']:3} {row['bias']:+.3f} {row['error_ratio']:.3f}"
-            print(f"{row['quantity']:55} {row['truth_is']:22} {told} {tail}")
-
-
-if __name__ == "__main__":
-    main()
+    tables = {design: run(worlds, design, truth, known) for design in designs}
+    return {"worlds": worlds, "shoppers": SHOPPERS, "resamples": RESAMPLES, "budget_cents": BUDGET, "designs": tables}

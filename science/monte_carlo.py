@@ -1,9 +1,16 @@
 """Counts of simulated worlds -> exact binomial limits: what a rate of so many worlds says of the true rate."""
 
 import math
-from collections.abc import Callable
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def log_terms(trials: int, rate: float) -> list[float]:
@@ -64,3 +71,13 @@ class Share:
         """Flat form for JSON."""
         interval = [round(end, 4) for end in self.interval]
         return {"count": self.count, "worlds": self.worlds, "rate": self.count / self.worlds, "interval": interval}
+
+
+def over_worlds(of_world: Callable[[int], T], worlds: int, name: str) -> Iterator[T]:
+    """`of_world` of 0..worlds - 1 in their order, one process a core; `of_world` can be pickled. Says on stderr how far it is."""
+    start, step = time.monotonic(), max(1, worlds // 10)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for number, found in enumerate(pool.map(of_world, range(worlds), chunksize=5), start=1):
+            if number % step == 0:
+                print(f"{name}: {number} of {worlds} worlds, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+            yield found

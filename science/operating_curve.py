@@ -1,28 +1,25 @@
-"""`python -m science.operating_curve`: simulated worlds -> how often the gate promotes, refuses and cannot tell, by quality and rows.
+"""Simulated worlds -> how often the gate promotes, refuses and cannot tell, by quality and rows.
 
 Every promise of the gate belongs to the model that is exactly as bad as the promise allows (its null), at which the gate may err in
 at most `alpha` of worlds. Models are fixed before a world is drawn, so nothing is chosen on the rows that judge.
 """
 
-import argparse
-import sys
-import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from promolift.contracts.artifacts import Verdict, write_json
+from promolift.contracts.artifacts import Verdict
 from promolift.uplift.audit import audit
 from promolift.uplift.bootstrap import Estimate, HalfSamples, half_samples
 from promolift.uplift.effects import BEST_SINGLE, CHAMPION, SHUFFLED, Effects, Judged, measure_model, price_at, single_promos
 from promolift.uplift.gate import DEFAULT_LIMITS, judge
 from promolift.uplift.segments import judge_segments
 from promolift.uplift.value import Prediction, assign, contribution, shuffled
-from science.monte_carlo import Share, largest_usual
+from science.monte_carlo import Share, largest_usual, over_worlds
 from science.world_models import BUDGET, QUALITY, Model, Truth, find_truth, noise, predict, response, worse_than
 from science.worlds import Design, World, draw_world
 
@@ -154,18 +151,22 @@ class Tally:
 
 
 def run(worlds: int, shoppers: int, design: Design, truth: Truth, models: dict[str, Model]) -> Tally:
-    """Draw and judge `worlds` worlds; progress on stderr."""
-    tally, start = Tally(defaultdict(lambda: defaultdict(Counter))), time.monotonic()
-    for i in range(worlds):
-        seed = FIRST_WORLD + i
-        world = draw_world(seed, shoppers, design)
-        tally.worlds, tally.rows = tally.worlds + 1, tally.rows + world.trial.rows
-        for name, verdict in verdicts(world, truth, models, seed):
+    """Draw and judge `worlds` worlds."""
+    tally = Tally(defaultdict(lambda: defaultdict(Counter)))
+    judged = over_worlds(partial(_of_world, shoppers, design, truth, models), worlds, f"operating curve, {shoppers} shoppers")
+    for rows, found in judged:
+        tally.worlds, tally.rows = tally.worlds + 1, tally.rows + rows
+        for name, verdict in found.items():
             tally.add(name, verdict)
-        tally.add(NOTHING, nothing_verdict(seed, shoppers, design, truth))
-        if (i + 1) % 50 == 0:
-            print(f"{shoppers} shoppers, {design}: {i + 1} of {worlds} worlds, {time.monotonic() - start:.0f} s", file=sys.stderr)
     return tally
+
+
+def _of_world(shoppers: int, design: Design, truth: Truth, models: dict[str, Model], number: int) -> tuple[int, dict[str, Verdict]]:
+    """Decisions of one world and the verdict on every model."""
+    seed = FIRST_WORLD + number
+    world = draw_world(seed, shoppers, design)
+    found = dict(verdicts(world, truth, models, seed))
+    return world.trial.rows, found | {NOTHING: nothing_verdict(seed, shoppers, design, truth)}
 
 
 def promises(tally: Tally, alpha: float) -> list[dict[str, Any]]:
@@ -192,36 +193,10 @@ def record(tally: Tally, shoppers: int, design: Design, truth: Truth, models: di
     return {"shoppers": shoppers, "mean_rows": tally.rows / tally.worlds, "design": design, "curve": curve, "promises": found}
 
 
-def main() -> None:
-    """Write the operating curve of the gate as JSON and print what it says of each promise."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--worlds", type=int, default=500)
-    parser.add_argument("--shoppers", type=int, nargs="+", default=[400, 1200], help="2.5 decisions each")
-    parser.add_argument("--design", choices=["uniform", "skewed"], default="skewed", help="logged propensities: 0.25, or 0.10 to 0.55")
-    parser.add_argument("--out", type=Path, required=True)
-    given = parser.parse_args()
+def measure(worlds: int = 500, shoppers: Sequence[int] = (400, 1_200), design: Design = "skewed") -> dict[str, Any]:
+    """The operating curve and every promise for trials of so many `shoppers` (2.5 decisions each)."""
     truth = find_truth(TRUTH_SEED, (0.0, ALIKE))
     models = models_of(truth)
-    settings = [
-        record(run(given.worlds, shoppers, given.design, truth, models), shoppers, given.design, truth, models)
-        for shoppers in given.shoppers
-    ]
+    settings = [record(run(worlds, size, design, truth, models), size, design, truth, models) for size in shoppers]
     earns = {name: round(value, 3) for name, value in truth.earns.items()}
-    document = {"worlds": given.worlds, "resamples": RESAMPLES, "budget_cents": BUDGET, "earns": earns, "settings": settings}
-    write_json(given.out, document)
-    for setting in settings:
-        _print(setting)
-
-
-def _print(setting: dict[str, Any]) -> None:
-    print(f"\n{setting['mean_rows']:.0f} rows, {setting['design']} propensities\n{'model':40} gain    promoted refused cannot tell")
-    for row in setting["curve"]:
-        rates = "  ".join(f"{row[a]['rate']:8.3f}" for a in ("promoted", "refused", "cannot tell"))
-        print(f"{row['model']:40} {row['true_gain']:+.3f} {rates}")
-    for row in setting["promises"]:
-        told = f"{row['rate']:.3f} ({row['interval'][0]:.3f} to {row['interval'][1]:.3f}), {row['count']} of {row['largest_usual']}"
-        print(f"{'kept' if row['kept'] else 'BROKEN':6} {row['model']}: {row['check']} {row['status']} {told}")
-
-
-if __name__ == "__main__":
-    main()
+    return {"worlds": worlds, "resamples": RESAMPLES, "budget_cents": BUDGET, "earns": earns, "settings": settings}

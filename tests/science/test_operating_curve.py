@@ -3,7 +3,6 @@
 import json
 import math
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,14 +92,13 @@ def test_intervals_hold_the_truth_in_most_of_few_worlds(truth: Truth):
 
 
 @pytest.mark.slow
-def test_both_programs_write_their_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from science import coverage, operating_curve
+def test_both_measurements_count_every_world_and_have_their_tables(capsys: pytest.CaptureFixture[str]):
+    from science import coverage, operating_curve, world_tables
 
-    monkeypatch.setattr("sys.argv", ["curve", "--worlds", "3", "--shoppers", "150", "--out", str(tmp_path / "curve.json")])
-    operating_curve.main()
-    monkeypatch.setattr("sys.argv", ["coverage", "--worlds", "3", "--designs", "uniform", "--out", str(tmp_path / "cover.json")])
-    coverage.main()
-    curve, cover = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("curve", "cover"))
+    curve, cover = operating_curve.measure(worlds=3, shoppers=(150,)), coverage.measure(worlds=3, designs=("uniform",))
     assert curve["settings"][0]["curve"][0]["model"] == "oracle" and len(curve["settings"][0]["promises"]) == len(PROMISES)
+    assert sum(curve["settings"][0]["curve"][0][answer]["count"] for answer in ("promoted", "refused", "cannot tell")) == 3
     assert cover["designs"]["uniform"][0]["worlds"] == 3
-    assert "promoted" in capsys.readouterr().out
+    assert [len(t.rows) for t in world_tables.operating_tables(curve)] == [len(curve["settings"][0]["curve"]), len(PROMISES)]
+    assert len(next(iter(world_tables.coverage_tables(cover))).rows) == len(cover["designs"]["uniform"])
+    assert "3 of 3 worlds" in capsys.readouterr().err
