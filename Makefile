@@ -8,7 +8,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast compile demo serve decide bench clean
+.PHONY: help setup format check test test-fast compile demo serve decide bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ decide: $(READY) ## ask the served graph for one shopper: make decide SHOPPER=18
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json
+
+science: $(READY) ## reproduce the tables of docs/science.md: Hillstrom, IHDP (IHDP=FILE), coverage, the gate's operating curve (build/science)
+	@$(PYTHON) -m science --out build/science $(if $(HILLSTROM),--hillstrom $(HILLSTROM)) $(if $(IHDP),--ihdp $(IHDP))
 
 clean: ## delete what runs left behind (not the installed packages)
 	if [ -d build ]; then find build -mindepth 1 -maxdepth 1 ! -name uv -exec rm -rf {} +; fi

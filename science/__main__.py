@@ -12,12 +12,13 @@ from typing import Any
 
 from promolift.contracts.artifacts import write_json
 from promolift.errors import PromoliftError, usable
+from science.ihdp import REPLICATIONS
 from science.report import MAKERS, document, page, sentence
 from science.steps import Step, done
 
 QUICK: dict[str, dict[str, Any]] = {
     "hillstrom": {"splits": 2, "resamples": 20},
-    "ihdp": {"limit": 1, "seeds": (1,)},
+    "ihdp": {"limit": 2},
     "coverage": {"worlds": 10},
     "operating_curve": {"worlds": 10},
 }
@@ -31,7 +32,7 @@ def steps(options: argparse.Namespace) -> tuple[Step, ...]:
     hillstrom, ihdp = options.hillstrom, options.ihdp
     return (
         Step("hillstrom", "science.hillstrom", {"path": str(hillstrom or ""), **quick["hillstrom"]}, hillstrom),
-        Step("ihdp", "science.ihdp", {"path": ihdp, **quick["ihdp"]}, ihdp, "" if ihdp else NO_IHDP),
+        Step("ihdp", "science.ihdp", {"path": ihdp, "limit": options.replications, **quick["ihdp"]}, ihdp, "" if ihdp else NO_IHDP),
         Step("coverage", "science.coverage", quick["coverage"]),
         Step("operating_curve", "science.operating_curve", quick["operating_curve"]),
     )
@@ -61,7 +62,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(MAKERS), metavar="NAME", help=f"run these only: {', '.join(MAKERS)}")
     parser.add_argument("--quick", action="store_true", help="tiny settings: to see that it works, not for figures")
     parser.add_argument("--hillstrom", type=Path, help="Hillstrom's CSV(.gz) file; without it, it is fetched by checksum")
-    parser.add_argument("--ihdp", type=Path, help="npz file of IHDP replications")
+    parser.add_argument("--ihdp", type=Path, help="npz file of IHDP: its replications, or x, t and test rows to draw them from")
+    parser.add_argument("--replications", type=int, default=REPLICATIONS, help=f"first so many of IHDP (default: {REPLICATIONS} of 1,000)")
     return parser.parse_args(arguments)
 
 

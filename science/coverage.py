@@ -21,7 +21,7 @@ from promolift.uplift.effects import CHAMPION, price_at
 from promolift.uplift.off_policy import Method, chosen, difference
 from promolift.uplift.ranking import rank, rate
 from promolift.uplift.value import Prediction, assign, best_promo, contribution, mean_given
-from science.monte_carlo import Share, over_worlds
+from science.monte_carlo import Share, over_cores
 from science.world_models import BUDGET, QUALITY, Model, Truth, find_truth, noise, predict, true_price
 from science.worlds import ARMS, Design, Population, World, draw_population, draw_world
 
@@ -146,7 +146,7 @@ def _off_policy(world: World, prediction: Prediction, known: Fixed) -> Iterator[
 def run(worlds: int, design: Design, truth: Truth, known: dict[str, Fixed]) -> list[dict[str, Any]]:
     """Coverage of each interval over `worlds` worlds."""
     rows = defaultdict(list)
-    for found in over_worlds(partial(_of_world, design, truth, known), worlds, f"coverage, {design}"):
+    for found in over_cores(partial(_of_world, design, truth, known), range(worlds), f"coverage, {design}"):
         for row in found:
             rows[row.quantity, row.truth_is].append(row[2:])
     return [_summary(quantity, of, np.array(found)) for (quantity, of), found in rows.items()]

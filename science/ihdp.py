@@ -1,16 +1,16 @@
-"""`python -m science.ihdp --data FILE.npz`: replications of IHDP -> sqrt-PEHE and error of the ATE of each configuration.
+"""Replications of IHDP -> sqrt-PEHE and error of the ATE of each configuration.
 
 Protocol of Shalit, Johansson and Sontag (ICML 2017): 63 % train, 27 % validation, 10 % test; "in" is train and validation together, "out"
 is test; means and standard errors are over replications. Training stops by the factual validation loss; no true effect takes part in a
 choice.
 """
 
-import argparse
-import json
-import sys
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,14 @@ from components.effect_config import EffectConfig
 from components.effect_input import Floats, Rows
 from components.effect_training import Trainer
 from promolift.errors import InputError
+from science.ihdp_replications import COUNT, draw
+from science.monte_carlo import over_cores
 
 SPLIT_FILE = "ihdp_seed_x_t_split.npz"
+OFFICIAL = "test_idx_1_100"
 OUTCOMES = ("yf", "ycf", "mu0", "mu1")
+REPLICATIONS = 200
+"""Of 1,000: some 8 minutes on two cores; the published figures are of all."""
 RATES = EffectConfig(learning_rate=3e-3, decay=0.99, epochs=300, patience=60)
 CONFIGURATIONS: Mapping[str, EffectConfig] = {
     "tarnet": replace(RATES, structure="tarnet", head=(100, 100, 100), l2_trunk=0.01, l2_head=0.01),
@@ -60,6 +65,7 @@ class Replication:
 def replications(path: Path) -> Iterator[Replication]:
     """Replications of a file in any of three layouts, one after another. Raises InputError when the file has another layout.
 
+    `x_cont`, `x_bin`, `t` and the official test rows of the first 100: all 1,000 are drawn again (ihdp_replications). Or
     `r1`, `r2`, ... [n, 30] (t, yf, ycf, mu0, mu1, x1..x25) with the official test rows in SPLIT_FILE beside it; that of fredjo and cfrnet
     (x [n, d, R], the rest [n, R]) in two files `*.train.npz` (give this) and `*.test.npz`; or one file with x and t [n, ...] the same for
     all replications, the rest [n, R]. Where no test rows are given a tenth is drawn from the replication's number.
@@ -68,19 +74,36 @@ def replications(path: Path) -> Iterator[Replication]:
         raise InputError(f"{path} does not exist: give an IHDP file (.npz).")
     with np.load(path, allow_pickle=False) as file:
         found = {name: file[name] for name in file.files}
-    if "r1" in found:
+    if {"x_cont", "x_bin", "t", OFFICIAL} <= found.keys():
+        yield from _drawn(found)
+    elif "r1" in found:
         yield from _tables(found, path.parent / SPLIT_FILE)
     elif {"x", "t", *OUTCOMES} <= found.keys():
         yield from _stacked(found, path)
     else:
-        raise InputError(f"{path} has the arrays {sorted(found)} but needs x, t, {', '.join(OUTCOMES)}, or tables r1, r2, ...")
+        raise InputError(
+            f"{path} has the arrays {sorted(found)} but needs x, t, {', '.join(OUTCOMES)}; or r1, r2, ...; or x_cont, x_bin, {OFFICIAL}."
+        )
+
+
+def _drawn(found: Mapping[str, npt.NDArray[Any]]) -> Iterator[Replication]:
+    x, arm = np.hstack([found["x_cont"], found["x_bin"]]).astype(np.float64), found["t"].astype(np.int64)
+    for number in range(1, COUNT + 1):
+        mu0, mu1, y0, y1 = draw(x, arm, number)
+        yield Replication(number, x, arm, np.where(arm == 1, y1, y0), mu0, mu1, _mask(len(x), _test_rows(found, number, len(x))))
+
+
+def _test_rows(found: Mapping[str, npt.NDArray[Any]], number: int, rows: int) -> npt.NDArray[Any]:
+    """The official ones where the file has them; else a tenth, drawn from the replication's number."""
+    official = found.get(OFFICIAL, np.zeros((0, 0), np.int64))
+    return official[:, number - 1] if number <= official.shape[1] else np.random.default_rng(number).permutation(rows)[: rows // 10]
 
 
 def _tables(found: Mapping[str, npt.NDArray[Any]], split: Path) -> Iterator[Replication]:
     if not split.exists():
         raise InputError(f"{split} does not exist but holds the official test rows: put it beside the replications.")
     with np.load(split, allow_pickle=False) as file:
-        rows = file["test_idx_1_100"]
+        rows = file[OFFICIAL]
     for number in sorted(int(name[1:]) for name in found):
         table = found[f"r{number}"].astype(np.float64)
         test = _mask(len(table), rows[:, number - 1])
@@ -93,13 +116,10 @@ def _stacked(found: Mapping[str, npt.NDArray[Any]], path: Path) -> Iterator[Repl
     if apart != path:
         with np.load(apart, allow_pickle=False) as file:
             other = {name: file[name] for name in ("x", "t", *OUTCOMES)}
-    official = found.get("test_idx_1_100", np.zeros((0, 0), np.int64))
     for column in range(found["yf"].shape[1]):
         parts = [_columns(found, column)] + ([_columns(other, column)] if other else [])
         x, t, yf, mu0, mu1 = (np.concatenate(values) for values in zip(*parts, strict=True))
-        first = len(found["x"])
-        drawn = np.random.default_rng(column + 1).permutation(len(x))[: len(x) // 10]
-        rows = np.arange(first, len(x)) if other else official[:, column] if column < official.shape[1] else drawn
+        rows = np.arange(len(found["x"]), len(x)) if other else _test_rows(found, column + 1, len(x))
         yield Replication(column + 1, x, t.astype(np.int64), yf, mu0, mu1, _mask(len(x), rows))
 
 
@@ -121,9 +141,18 @@ def errors(predicted: Floats, true: Floats) -> tuple[float, float]:
     return float(np.sqrt(np.mean((predicted - true) ** 2))), float(abs(predicted.mean() - true.mean()))
 
 
-def judged(trainer: Trainer, replication: Replication, seeds: Sequence[int]) -> dict[str, float]:
-    """Errors in and out of sample and the validation loss (in squared outcome units), each the mean over seeds."""
-    seen = ~replication.test
+@cache
+def _trainer(config: EffectConfig, columns: int) -> Trainer:
+    """One a process: its graph is built once."""
+    return Trainer(config, columns, 2)
+
+
+def judged(config: EffectConfig, seeds: Sequence[int], replication: Replication) -> dict[str, float]:
+    """Errors in and out of sample and the validation loss (in squared outcome units), each the mean over seeds.
+
+    `spread_in`, `spread_out`: standard deviation of sqrt-PEHE over the seeds, NaN for one seed.
+    """
+    trainer, seen = _trainer(config, replication.x.shape[1]), ~replication.test
     found: list[dict[str, float]] = []
     for seed in seeds:
         model = trainer.fit(replication.x[seen], replication.arm[seen], replication.outcome[seen], seed)
@@ -132,26 +161,30 @@ def judged(trainer: Trainer, replication: Replication, seeds: Sequence[int]) -> 
         for place, rows in (("in", seen), ("out", replication.test)):
             row[f"pehe_{place}"], row[f"ate_{place}"] = errors(effect[rows], replication.effect[rows])
         found.append(row)
-    return {name: float(np.mean([row[name] for row in found])) for name in found[0]}
+    mean = {name: float(np.mean([row[name] for row in found])) for name in found[0]}
+    several = len(found) > 1
+    spread = {f"spread_{p}": float(np.std([r[f"pehe_{p}"] for r in found], ddof=1)) if several else math.nan for p in ("in", "out")}
+    return mean | spread
 
 
 def measure(
-    path: Path, seeds: Sequence[int] = (1, 2, 3), configurations: Mapping[str, EffectConfig] = CONFIGURATIONS, limit: int = 1_000
+    path: Path, seeds: Sequence[int] = (1,), configurations: Mapping[str, EffectConfig] = CONFIGURATIONS, limit: int = REPLICATIONS
 ) -> dict[str, Any]:
     """Every configuration on the first `limit` replications: mean, standard error and median over replications of each error.
+
+    `seeds`: every replication is a new draw of outcomes and of the split, so one seed of the network each says most for its time.
 
     `reference`: the same errors of the mean difference of the arms and of a linear model per arm, so that the scale of these
     replications is seen. `published`: figures over 1,000 replications. Raises InputError as `replications` does.
     """
-    data = [r for r in replications(path) if r.number <= limit]
+    data = list(takewhile(lambda r: r.number <= limit, replications(path)))
     if not data or not seeds:
         raise InputError(f"{len(data)} replications and {len(seeds)} seeds were chosen but at least one of each is needed.")
     found: dict[str, Any] = {"replications": len(data), "seeds": list(seeds), "published": PUBLISHED, "models": {}}
     found["reference"] = {"linear_per_arm": summary([_linear(r) for r in data])}
     for name, config in configurations.items():
         start = time.perf_counter()
-        trainer = Trainer(config, data[0].x.shape[1], 2)
-        rows = [judged(trainer, replication, seeds) for replication in data]
+        rows = list(over_cores(partial(judged, config, tuple(seeds)), data, f"IHDP, {name}", "replications"))
         found["models"][name] = {**summary(rows), "each": rows, "seconds": round(time.perf_counter() - start, 1)}
     return found
 
@@ -174,18 +207,3 @@ def summary(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
     table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     error = {name: float(v.std(ddof=1) / np.sqrt(len(v))) if len(v) > 1 else float("nan") for name, v in table.items()}
     return {name: {"mean": float(v.mean()), "se": error[name], "median": float(np.median(v))} for name, v in table.items()}
-
-
-def main() -> int:
-    """Print the result as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m science.ihdp", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="npz file of replications")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds of the networks (default: 1 2 3)")
-    parser.add_argument("--limit", type=int, default=1_000, help="first replications only (default: all)")
-    options = parser.parse_args()
-    print(json.dumps(measure(options.data, options.seeds, limit=options.limit), indent=2))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

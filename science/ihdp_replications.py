@@ -1,20 +1,14 @@
-"""`python -m science.ihdp_replications --data ihdp_seed_x_t_split.npz --out FILE.npz`: x and t -> all 1,000 replications of IHDP.
+"""x and t of IHDP -> any of its 1,000 replications, as R drew them.
 
 Hill's response surface (Journal of Computational and Graphical Statistics 2011, 20:1, section 4, surface B with sigma 1 and an effect of 4
 on the treated): mu0 = exp((x + 0.5) b), mu1 = x b - omega. Replication i draws b and the noise from R's generator with seed 5 i + 565
 (5 i + 7565 above 500): Mersenne Twister, normals by inversion, samples by the rule of R before 3.6. Published replications differ from
-these by rounding only (`tests/components/test_effect_net.py` compares the same draws).
+these by rounding only (`tests/science/test_ihdp.py` compares the same draws).
 """
-
-import argparse
-import sys
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
-
-from promolift.errors import InputError
 
 Floats = npt.NDArray[np.float64]
 COUNT = 1_000
@@ -69,32 +63,3 @@ def draw(x: Floats, arm: npt.NDArray[np.int64], number: int) -> tuple[Floats, Fl
     mu1 = intercept + x @ slopes
     mu1 -= (mu1 - mu0)[arm == 1].mean() - EFFECT_ON_TREATED
     return mu0, mu1, mu0 + generator.normal(len(x)), mu1 + generator.normal(len(x))
-
-
-def generate(source: Path, out: Path, count: int = COUNT) -> Path:
-    """Write replications 1..count as science.ihdp.replications reads them. Raises InputError when source lacks an array."""
-    with np.load(source, allow_pickle=False) as file:
-        missing = {"x_cont", "x_bin", "t", "test_idx_1_100"} - set(file.files)
-        if missing:
-            raise InputError(f"{source} lacks the arrays {sorted(missing)}: give the file of x, t and the official test rows.")
-        x, arm = np.hstack([file["x_cont"], file["x_bin"]]).astype(np.float64), file["t"].astype(np.int64)
-        rows = file["test_idx_1_100"]
-    drawn = [draw(x, arm, number) for number in range(1, count + 1)]
-    mu0, mu1, y0, y1 = (np.column_stack(values) for values in zip(*drawn, strict=True))
-    seen = np.where(arm[:, None] == 1, y1, y0)
-    np.savez_compressed(out, x=x, t=arm, mu0=mu0, mu1=mu1, yf=seen, ycf=y0 + y1 - seen, test_idx_1_100=rows)
-    return out
-
-
-def main() -> int:
-    """Write the file and name it."""
-    parser = argparse.ArgumentParser(prog="python -m science.ihdp_replications", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="npz with x_cont, x_bin, t and test_idx_1_100")
-    parser.add_argument("--out", type=Path, required=True, help="npz to write")
-    options = parser.parse_args()
-    print(generate(options.data, options.out))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

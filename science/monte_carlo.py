@@ -4,12 +4,13 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -73,11 +74,11 @@ class Share:
         return {"count": self.count, "worlds": self.worlds, "rate": self.count / self.worlds, "interval": interval}
 
 
-def over_worlds(of_world: Callable[[int], T], worlds: int, name: str) -> Iterator[T]:
-    """`of_world` of 0..worlds - 1 in their order, one process a core; `of_world` can be pickled. Says on stderr how far it is."""
-    start, step = time.monotonic(), max(1, worlds // 10)
+def over_cores(measured: Callable[[S], T], units: Sequence[S], name: str, called: str = "worlds") -> Iterator[T]:
+    """`measured` of each unit in their order, one process a core; both can be pickled. Says on stderr how far it is."""
+    start, step = time.monotonic(), max(1, len(units) // 10)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for number, found in enumerate(pool.map(of_world, range(worlds), chunksize=5), start=1):
+        for number, found in enumerate(pool.map(measured, units, chunksize=5), start=1):
             if number % step == 0:
-                print(f"{name}: {number} of {worlds} worlds, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+                print(f"{name}: {number} of {len(units)} {called}, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
             yield found

@@ -19,7 +19,7 @@ from promolift.uplift.effects import BEST_SINGLE, CHAMPION, SHUFFLED, Effects, J
 from promolift.uplift.gate import DEFAULT_LIMITS, judge
 from promolift.uplift.segments import judge_segments
 from promolift.uplift.value import Prediction, assign, contribution, shuffled
-from science.monte_carlo import Share, largest_usual, over_worlds
+from science.monte_carlo import Share, largest_usual, over_cores
 from science.world_models import BUDGET, QUALITY, Model, Truth, find_truth, noise, predict, response, worse_than
 from science.worlds import Design, World, draw_world
 
@@ -153,7 +153,7 @@ class Tally:
 def run(worlds: int, shoppers: int, design: Design, truth: Truth, models: dict[str, Model]) -> Tally:
     """Draw and judge `worlds` worlds."""
     tally = Tally(defaultdict(lambda: defaultdict(Counter)))
-    judged = over_worlds(partial(_of_world, shoppers, design, truth, models), worlds, f"operating curve, {shoppers} shoppers")
+    judged = over_cores(partial(_of_world, shoppers, design, truth, models), range(worlds), f"operating curve, {shoppers} shoppers")
     for rows, found in judged:
         tally.worlds, tally.rows = tally.worlds + 1, tally.rows + rows
         for name, verdict in found.items():

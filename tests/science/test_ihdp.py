@@ -7,9 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from components.effect_config import EffectConfig
 from promolift.errors import InputError
-from science.ihdp import errors, replications, summary
-from science.ihdp_replications import RGenerator, draw, generate
+from science import ihdp_tables
+from science.ihdp import errors, measure, replications, summary
+from science.ihdp_replications import RGenerator, draw
 
 PUBLISHED_DRAWS = Path(__file__).parents[3] / "shared" / "data" / "ihdp_npci_1-10.npz"
 Array = npt.NDArray[Any]
@@ -65,11 +67,11 @@ def test_drawn_replications_have_the_effect_on_the_treated_and_are_read_back(tmp
     mu0, mu1, *_ = draw(np.hstack([continuous, binary]), arm, 501)
     assert (mu1 - mu0)[arm == 1].mean() == pytest.approx(4.0)
     np.savez(tmp_path / "seed.npz", x_cont=continuous, x_bin=binary, t=arm, test_idx_1_100=np.zeros((6, 100), np.int16))
-    written = generate(tmp_path / "seed.npz", tmp_path / "all.npz", count=2)
-    first = next(replications(written))
-    assert np.allclose(first.mu0, draw(first.x, first.arm, 1)[0])
-    with pytest.raises(InputError, match="lacks the arrays"):
-        generate(written, tmp_path / "again.npz")
+    found = replications(tmp_path / "seed.npz")
+    first, second = next(found), next(found)
+    assert np.allclose(first.mu0, draw(first.x, first.arm, 1)[0]) and np.allclose(second.mu1, draw(first.x, first.arm, 2)[1])
+    assert np.array_equal(np.where(first.arm == 1, draw(first.x, first.arm, 1)[3], draw(first.x, first.arm, 1)[2]), first.outcome)
+    assert np.flatnonzero(first.test).tolist() == [0]
 
 
 @pytest.mark.skipif(not PUBLISHED_DRAWS.exists(), reason="the published replications are not part of the project")
@@ -78,3 +80,17 @@ def test_published_replications_are_drawn_again_to_rounding():
         mu0, mu1, y0, y1 = draw(published.x, published.arm, published.number)
         for ours, theirs in ((mu0, published.mu0), (mu1, published.mu1), (np.where(published.arm == 1, y1, y0), published.outcome)):
             assert np.allclose(ours, theirs, rtol=0, atol=1e-11)
+
+
+@pytest.mark.slow
+def test_every_replication_is_measured_by_each_configuration(tmp_path: Path):
+    np.savez(tmp_path / "all.npz", **(_ihdp(60, 3) | {"t": np.tile(np.arange(60)[:, None] % 2, 3)}))
+    tiny = {"tarnet": EffectConfig(trunk=(4,), head=(4,), epochs=2, patience=2), "t": EffectConfig("t", trunk=(4,), head=(4,), epochs=2)}
+    found = measure(tmp_path / "all.npz", seeds=(1, 2), configurations=tiny, limit=2)
+    assert (found["replications"], set(found["models"])) == (2, {"tarnet", "t"})
+    each = found["models"]["t"]["each"]
+    assert len(each) == 2 and each[0]["pehe_in"] != each[1]["pehe_in"] and each[0]["spread_out"] > 0
+    assert found["models"]["t"]["pehe_out"]["mean"] == pytest.approx((each[0]["pehe_out"] + each[1]["pehe_out"]) / 2)
+    (table,) = ihdp_tables.tables(found)
+    assert [row[0] for row in table.rows][:3] == ["**tarnet**", "**t**", "linear per arm"]
+    assert len(list(ihdp_tables.targets(found))) == 4
