@@ -64,9 +64,9 @@ def _wait_ready(process: "subprocess.Popen[bytes]", record: Path, log: Path) -> 
         time.sleep(0.1)
 
 
-def _ask(folder: Path, count: int) -> dict[str, Any]:
+def _ask(folder: Path, count: int, skip: int) -> dict[str, Any]:
     """Ask for decisions one after another; the summary of `decide --json`."""
-    command = [*SERVING, "decide", "--run", str(folder), "--count", str(count), "--json"]
+    command = [*SERVING, "decide", "--run", str(folder), "--count", str(count), "--skip", str(skip), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not done.stdout:
         raise UnavailableError(f"Asking for decisions failed: {done.stderr.strip()}")
@@ -74,8 +74,8 @@ def _ask(folder: Path, count: int) -> dict[str, Any]:
     return summary
 
 
-def _show_one(folder: Path) -> None:
-    subprocess.run([*SERVING, "decide", "--run", str(folder)], check=False)
+def _show_one(folder: Path, skip: int) -> None:
+    subprocess.run([*SERVING, "decide", "--run", str(folder), "--skip", str(skip)], check=False)
 
 
 def logged(folder: Path, since: int) -> int:
@@ -89,13 +89,14 @@ def logged(folder: Path, since: int) -> int:
 def decide(folder: Path, count: int) -> dict[str, Any]:
     """Serve the run, ask for `count` decisions and for one in full; what summary.json says of them."""
     before, start = logged(folder, 0), time.perf_counter()
+    skip = before // (count + 1)  # the moment asked about is the end of the data every time, and caps count by it: ask about others
     print(f"serving {folder}", flush=True)
     with PeakMemory() as memory, served(folder):
         ready = time.perf_counter() - start
         print(f"  {'graph ready':<22} {ready:6.1f} s", flush=True)
-        asked = _ask(folder, count)
+        asked = _ask(folder, count, skip)
         print(f"  {f'{count} decisions':<22} {time.perf_counter() - start - ready:6.1f} s\n", flush=True)
-        _show_one(folder)
+        _show_one(folder, skip)
     last, used = asked.pop("last"), {"seconds": round(ready, 1), "peak_gib": round(memory.take(), 2)}
     return {"decisions": {**asked, "logged": logged(folder, before)}, "last_decision": last, "serve": used}
 

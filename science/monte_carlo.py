@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+"""Variables of the libraries that would each start a thread a core in every process."""
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -75,7 +77,8 @@ class Share:
 
 
 def over_cores(measured: Callable[[S], T], units: Sequence[S], name: str, called: str = "worlds") -> Iterator[T]:
-    """`measured` of each unit in their order, one process a core; both can be pickled. Says on stderr how far it is."""
+    """`measured` of each unit in their order, one process a core with one thread each; both can be pickled. Says on stderr how far it is."""
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # the processes inherit it before they load a library
     start, step = time.monotonic(), max(1, len(units) // 10)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
         for number, found in enumerate(pool.map(measured, units, chunksize=5), start=1):

@@ -76,7 +76,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _decide(options: argparse.Namespace) -> int:
     from serving.kserve.decide import Question, decide  # noqa: PLC0415
 
-    question = Question(options.run_folder, options.shopper, options.count, options.moment, options.threads)
+    question = Question(options.run_folder, options.shopper, options.count, options.moment, options.threads, options.skip)
     return decide(question, as_json=options.json)
 
 
@@ -126,6 +126,7 @@ def _add_decide(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shopper", help="shopper id (default: shoppers of the run)")
     parser.add_argument("--count", type=int, default=1, help="how many decisions")
     parser.add_argument("--threads", type=int, default=1, help="how many at a time")
+    parser.add_argument("--skip", type=int, default=0, help="begin so many shoppers further on: whoever was asked about may have their cap")
     parser.add_argument("--moment", help="ISO 8601 UTC (default: the end of the run's data)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -37,7 +37,7 @@ class Constraints:
     def __call__(self, envelope: Envelope) -> Envelope:
         """The envelope with its decision. Without the ledger it is no_promo: a promo that no budget covers is never given.
 
-        Raises InputError when the request id was used with other parameters.
+        Raises ConflictError when the request id was used with other parameters.
         """
         started = perf_counter()
         try:

@@ -32,6 +32,8 @@ class Question:
     count: int = 1
     moment: str | None = None
     threads: int = 1
+    skip: int = 0
+    """Shoppers to pass over first: caps count by the moment asked about, so whoever was asked about it before may have theirs already."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ def decide(question: Question, as_json: bool) -> int:
 
 def ask(question: Question) -> list[Reply]:
     """All replies in order. Raises InputError for a wrong question, UnavailableError when nobody serves the run."""
-    if question.count < 1 or question.threads < 1:
-        raise InputError(f"--count is {question.count} and --threads {question.threads}; both must be at least 1.")
+    if question.count < 1 or question.threads < 1 or question.skip < 0:
+        given = f"--count is {question.count}, --threads {question.threads} and --skip {question.skip}"
+        raise InputError(f"{given}; the first two must be at least 1, --skip at least 0.")
     url = _served(question.folder)["url"]
     bodies = _requests(question)
     with httpx.Client(timeout=TIMEOUT_S) as client, ThreadPoolExecutor(question.threads) as pool:
@@ -129,7 +132,7 @@ def _served(folder: Path) -> dict[str, Any]:
 
 def _requests(question: Question) -> list[dict[str, Any]]:
     lake = question.folder / "lake"
-    shoppers = [question.shopper] if question.shopper else _shoppers(lake, question.count)
+    shoppers = [question.shopper] if question.shopper else _shoppers(lake, question.count, question.skip)
     moment = question.moment or _end_of_data(lake)
     return [
         {"request_id": uuid.uuid4().hex, "shopper_id": shoppers[index % len(shoppers)], "moment": moment, "channel": "app"}
@@ -137,14 +140,15 @@ def _requests(question: Question) -> list[dict[str, Any]]:
     ]
 
 
-def _shoppers(lake: Path, count: int) -> list[str]:
-    """At most `count` shoppers of the run, evenly spaced over their sorted ids."""
+def _shoppers(lake: Path, count: int, skip: int) -> list[str]:
+    """At most `count` shoppers of the run, evenly spaced over their sorted ids, beginning `skip` further on."""
     path = lake / FEATURES.path
     if not DeltaTable.is_deltatable(str(path)):
         raise InputError(f"There is no table of features at {path} to take shoppers from; give one with --shopper.")
     column = DeltaTable(str(path)).to_pyarrow_table(columns=["shopper_id"]).column("shopper_id")
     known = sorted(column.unique().to_pylist())
-    return [known[int(index)] for index in np.linspace(0, len(known) - 1, min(count, len(known)))]
+    places = np.linspace(0, len(known) - 1, min(count, len(known)))
+    return [known[(int(place) + skip) % len(known)] for place in places]
 
 
 def _end_of_data(lake: Path) -> str:

@@ -6,12 +6,13 @@ What KServe's router only notices while serving (a node that does not exist, a u
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 
 from promolift.errors import InputError
 
+T = TypeVar("T")
 RouterType = Literal["Sequence", "Splitter", "Ensemble", "Switch"]
 ROUTER_TYPES: tuple[RouterType, ...] = get_args(RouterType)
 API_VERSION, KIND, ROOT = "serving.kserve.io/v1alpha1", "InferenceGraph", "root"
@@ -57,7 +58,7 @@ def read_graph(path: Path, urls: Mapping[str, str]) -> Graph:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as problem:
         raise InputError(f"Graph file {path} cannot be read ({problem.strerror}); name an existing file with --graph.") from problem
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # a date that is none is a ValueError
         raise InputError(f"Graph file {path} is not YAML: {' '.join(str(problem).split())}.") from problem
     return parse_graph(document, str(path), urls)
 
@@ -71,10 +72,23 @@ def parse_graph(document: Any, source: str, urls: Mapping[str, str]) -> Graph:
     nodes = spec.get("nodes") if isinstance(spec, dict) else None
     if not isinstance(nodes, dict) or ROOT not in nodes:
         raise InputError(f"{source}: spec.nodes must be a mapping with a node named '{ROOT}'.")
-    graph = {name: _node(node, f"{source}: node '{name}'", urls) for name, node in nodes.items()}
+    graph = {str(name): _node(node, f"{source}: node '{name}'", urls) for name, node in nodes.items()}
     _check_acyclic(graph, ROOT, (), source)
-    timeouts = spec.get("routerTimeouts") or {}
-    return Graph(str((document.get("metadata") or {}).get("name", "graph")), graph, timeouts.get("serviceClient"))
+    timeouts = _value(spec, "routerTimeouts", dict, f"{source}: spec")
+    metadata = _value(document, "metadata", dict, source)
+    limit = _value(timeouts, "serviceClient", int, f"{source}: spec.routerTimeouts") or None
+    _check(limit is None or limit > 0, f"{source}: spec.routerTimeouts.serviceClient is {limit}; it must be 1 or more seconds.")
+    return Graph(_value(metadata, "name", str, f"{source}: metadata") or "graph", graph, limit)
+
+
+def _value(document: Mapping[str, Any], key: str, kind: type[T], where: str) -> T:
+    """The value under `key`, or the type's empty one where there is none. Raises InputError for another type; true is no number."""
+    value = document.get(key)
+    if value is None:
+        return kind()
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where}: {key} is {str(value)[:60]!r} of type {type(value).__name__}; it must be of type {kind.__name__}.")
+    return value
 
 
 def _check(holds: bool, sentence: str) -> None:
@@ -91,6 +105,7 @@ def _node(document: Any, where: str, urls: Mapping[str, str]) -> Node:
     names = [step.name for step in parsed if step.name]
     _check(len(set(names)) == len(names), f"{where} names a step twice: {', '.join(sorted(n for n in names if names.count(n) > 1))}.")
     if router == "Splitter":
+        _check(min(step.weight for step in parsed) >= 0, f"{where} has a weight below 0.")
         total = sum(step.weight for step in parsed)
         _check(total == 100, f"{where} has weights that add up to {total}; the weights of a Splitter must add up to 100.")
     return Node(router, parsed)
@@ -98,8 +113,8 @@ def _node(document: Any, where: str, urls: Mapping[str, str]) -> Node:
 
 def _step(document: Any, where: str, urls: Mapping[str, str]) -> Step:
     _check(isinstance(document, dict), f"{where} must be a mapping.")
-    name = str(document.get("name", ""))
-    targets = [key for key in ("nodeName", "serviceName", "serviceUrl") if document.get(key)]
+    name = _value(document, "name", str, where)
+    targets = [key for key in ("nodeName", "serviceName", "serviceUrl") if _value(document, key, str, where)]
     _check(len(targets) == 1, f"{where} ('{name}') must have exactly one of nodeName, serviceName and serviceUrl, not {targets}.")
     dependency = document.get("dependency", "Soft")
     _check(dependency in ("Soft", "Hard"), f"{where} ('{name}') has dependency {dependency!r}; it must be Soft or Hard.")
@@ -107,11 +122,11 @@ def _step(document: Any, where: str, urls: Mapping[str, str]) -> Step:
         name=name,
         node=document.get("nodeName") or "",
         url=_url(document, name, where, urls),
-        data=document.get("data") or "",
-        condition=document.get("condition") or "",
-        weight=document.get("weight") or 0,
+        data=_value(document, "data", str, where),
+        condition=_value(document, "condition", str, where),
+        weight=_value(document, "weight", int, where),
         hard=dependency == "Hard",
-        map_predictions=bool(document.get("mapPredictionsToInstances")),
+        map_predictions=_value(document, "mapPredictionsToInstances", bool, where),
     )
 
 

@@ -20,7 +20,7 @@ from kserve.protocol.rest.server import RESTServer
 from pydantic import ValidationError
 
 from promolift.contracts.decisions import NODES, Envelope, dump, read_envelope, read_request
-from promolift.errors import InputError
+from promolift.errors import PromoliftError
 from serving.kserve.problem import RequestError, of_validation
 from serving.kserve.stamp import Box
 
@@ -35,13 +35,13 @@ class Node(kserve.Model):  # type: ignore[misc] # kserve has no types
         self.ready = True
 
     def predict(self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None) -> bytes:
-        """The answer as JSON. Raises RequestError: 400 for a document that breaks its contract, 409 for one that contradicts another."""
+        """The answer as JSON. Raises RequestError: 400 for a document that breaks its contract, else the status of the error's class."""
         try:
             return json.dumps(dump(self._box(self._read(payload)))).encode()
         except ValidationError as problem:
             raise of_validation(problem) from problem
-        except InputError as problem:
-            raise RequestError(409, "The request contradicts an earlier one", str(problem)) from problem
+        except PromoliftError as problem:
+            raise RequestError(problem.http_status, problem.title, str(problem)) from problem
 
     def _read(self, payload: Any) -> Envelope:
         return Envelope(read_request(payload)) if self.name == NODES[0] else read_envelope(payload)

@@ -1,6 +1,8 @@
+import copy
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -60,6 +62,9 @@ def test_an_envelope_survives_the_wire(shopper: str, lines: list[tuple[str, int]
         ({"moment": "yesterday"}, "moment"),
         ({"channel": "fax"}, "channel"),
         ({"basket": [{"category": "deli", "amount_cents": -1}]}, "amount_cents"),
+        ({"basket": [{"category": "deli", "amount_cents": "5"}]}, "amount_cents"),
+        ({"basket": [{"category": "deli", "amount_cents": 5, "quantity": True}]}, "quantity"),
+        ({"basket": [{"category": "fish", "amount_cents": 5}]}, "it must be one of grocery, household"),
         ({"surprise": 1}, "surprise"),
         ({"request_id": ""}, "request_id"),
     ],
@@ -67,6 +72,29 @@ def test_an_envelope_survives_the_wire(shopper: str, lines: list[tuple[str, int]
 def test_a_malformed_request_names_the_field(change: dict[str, object], named: str) -> None:
     with pytest.raises(ValidationError, match=named):
         decisions.read_request({**REQUEST, **change})
+
+
+WHOLE = {**REQUEST, "store_id": "7", "channel": "app", "basket": [{"category": "deli", "amount_cents": 5, "quantity": 2}]}
+OTHERS = (None, True, 7, 7.5, 7.0, "7", [], ["7"], {}, {"category": "deli"})
+
+
+@pytest.mark.parametrize("path", [(name,) for name in WHOLE] + [("basket", 0, name) for name in ("category", "amount_cents", "quantity")])
+@pytest.mark.parametrize("other", OTHERS, ids=repr)
+def test_a_value_of_another_json_type_is_refused(path: tuple[Any, ...], other: object) -> None:
+    document = copy.deepcopy(WHOLE)
+    place: Any = document
+    for key in path[:-1]:
+        place = place[key]
+    if type(place[path[-1]]) is type(other) and other != ["7"]:
+        return  # another value of the same type is a matter of the field's own limits
+    place[path[-1]] = other
+    with pytest.raises(ValidationError):
+        decisions.read_request(document)
+
+
+def test_the_schema_of_a_category_lists_them() -> None:
+    (line,) = (part for name, part in decisions.schema()["Request"]["$defs"].items() if name == "BasketLine")
+    assert line["properties"]["category"]["enum"] == list(CATEGORY_NAMES)
 
 
 def test_json_schemas_forbid_unknown_fields() -> None:

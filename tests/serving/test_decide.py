@@ -49,6 +49,8 @@ def test_questions_that_cannot_be_asked(tmp_path: Path):
     write_json(tmp_path / "serving.json", {"url": "http://127.0.0.1:1"})
     with pytest.raises(InputError, match="--count is 0"):
         ask(Question(tmp_path, count=0))
+    with pytest.raises(InputError, match="--skip -1; the first two"):
+        ask(Question(tmp_path, skip=-1))
     with pytest.raises(InputError, match="no table of features"):
         ask(Question(tmp_path))
     [unanswered] = ask(Question(tmp_path, shopper="7"))

@@ -4,10 +4,12 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promolift.errors import InputError
@@ -232,3 +234,65 @@ def test_a_wrong_graph_file_gets_one_sentence(document: Any, words: str):
         parse_graph(document, "graph.yaml", {})
     assert words in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+TEXTS = st.sampled_from(["", "x", "root", "$response", "Hard", "Sequence", "9" * 300, "2020-99-99"])
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(document: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Path of every value in the document."""
+    inner = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    return [here, *(path for key, value in inner for path in places(value, (*here, key)))]
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A copy with `value` at `path`; `...` takes the value away."""
+    if not path:
+        return None if value is ... else value
+    copy = list(document) if isinstance(document, list) else dict(document)
+    if len(path) == 1 and value is ...:
+        del copy[path[0]]
+    elif len(path) == 1:
+        copy[path[0]] = value
+    else:
+        copy[path[0]] = changed(document[path[0]], path[1:], value)
+    return copy
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_change_to_a_graph_file_gives_a_graph_or_a_sentence(data: st.DataObject):
+    document = yaml.safe_load(Path("serving/kserve/graph.yaml").read_text())
+    document["spec"]["routerTimeouts"] = {"serviceClient": 2}
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(places(document)))
+        document = changed(document, path, data.draw(JUNK | st.just(...)))
+        if not isinstance(document, dict | list):
+            break
+    try:
+        graph = parse_graph(document, "graph.yaml", {})
+    except InputError as problem:
+        assert str(problem).startswith("graph.yaml") and str(problem).endswith(".")
+    else:
+        assert all(isinstance(step.weight, int) and isinstance(step.url, str) for node in graph.nodes.values() for step in node.steps)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("spec", "nodes", "root", "steps", 1, "serviceUrl"), 5, r"step 1: serviceUrl is '5' of type int; it must be of type str\."),
+        (("spec", "nodes", "root", "steps", 0, "weight"), True, r"weight is 'True' of type bool; it must be of type int\."),
+        (("spec", "routerTimeouts"), {"serviceClient": "2s"}, r"spec\.routerTimeouts: serviceClient is '2s' of type str"),
+        (("spec", "routerTimeouts"), {"serviceClient": -1}, r"serviceClient is -1; it must be 1 or more"),
+        (("metadata",), ["g"], r"metadata is \"\['g'\]\" of type list; it must be of type dict\."),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_place(path: tuple[Any, ...], value: Any, sentence: str):
+    document = changed(yaml.safe_load(Path("serving/kserve/graph.yaml").read_text()), path, value)
+    with pytest.raises(InputError, match=sentence):
+        parse_graph(document, "graph.yaml", {name: "http://x" for name in ("transformer", "eligibility", "predictor", "constraints")})

@@ -11,7 +11,7 @@ import pytest
 
 from promolift.contracts.decisions import dump, read_envelope, read_request
 from promolift.contracts.features import defaults
-from promolift.errors import InputError
+from promolift.errors import ConflictError, UnavailableError
 from serving.kserve.transformer import Transformer
 
 pytestmark = [
@@ -37,11 +37,14 @@ class Known:
 
     version: str = "v1"
     read_ids: list[str] = field(default_factory=list)
+    defaults: dict[str, float | str] = field(default_factory=defaults)
 
     def read(self, shopper_id: str) -> Row:
         self.read_ids.append(shopper_id)
         if shopper_id == "conflict":
-            raise InputError("Request id 'r1' was used before with other parameters.")
+            raise ConflictError("Request id 'r1' was used before with other parameters.")
+        if shopper_id == "gone":
+            raise UnavailableError("The store of features is gone; start it.")
         return Row({"baskets_7d": 3}, 1512086400.0 - 60) if shopper_id == "7" else Row({}, None)
 
 
@@ -115,6 +118,12 @@ def test_a_request_that_contradicts_an_earlier_one_is_a_409(application: Any):
     answer = call(application, "POST", PREDICT, json={**ASKED, "shopper_id": "conflict"})
     assert (answer.status_code, answer.json()["title"]) == (409, "The request contradicts an earlier one")
     assert "'r1' was used before" in answer.json()["detail"]
+
+
+def test_what_cannot_be_had_is_a_503_with_a_problem_document(application: Any):
+    answer = call(application, "POST", PREDICT, json={**ASKED, "shopper_id": "gone"})
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+    assert answer.json()["detail"] == "The store of features is gone; start it."
 
 
 def test_health_and_unknown_models(application: Any):

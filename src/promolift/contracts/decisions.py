@@ -8,8 +8,10 @@ from dataclasses import field
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic.dataclasses import dataclass as checked
+
+from promolift.contracts.promos import CATEGORY_NAMES
 
 NODES: tuple[str, ...] = ("transformer", "eligibility", "predictor", "constraints")
 """The boxes of the graph in order; graph.yaml and the server must name exactly these."""
@@ -30,13 +32,23 @@ def _on_the_calendar(moment: str) -> str:
     return moment
 
 
+def _of_the_list(category: str) -> str:
+    """The category itself. Raises ValueError for one that the contracts do not have."""
+    if category not in CATEGORY_NAMES:
+        raise ValueError(f"it must be one of {', '.join(CATEGORY_NAMES)}")
+    return category
+
+
+Category = Annotated[str, AfterValidator(_of_the_list), WithJsonSchema({"type": "string", "enum": list(CATEGORY_NAMES)})]
+
+
 @checked(frozen=True, config=_STRICT)
 class BasketLine:
-    """One line of the basket at the moment of asking."""
+    """One line of the basket at the moment of asking. Numbers are JSON numbers: "5" is none."""
 
-    category: str
-    amount_cents: int = Field(ge=0)
-    quantity: int = Field(default=1, ge=1)
+    category: Category
+    amount_cents: int = Field(ge=0, strict=True)
+    quantity: int = Field(default=1, ge=1, strict=True)
 
 
 @checked(frozen=True, config=_STRICT)

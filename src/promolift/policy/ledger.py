@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from promolift.errors import InputError, UnavailableError
+from promolift.errors import ConflictError, InputError, UnavailableError
 
 DAY_S = 86_400
 _MOST_ROUNDS = 16
@@ -100,7 +100,7 @@ class Ledger:
         """Store the decision of `choose(refused)`, where `refused` says which arms the ledger cannot give now ("budget", "cap").
 
         If budget or caps changed meanwhile nothing is written and `choose` is asked again with what holds, so a stored decision was
-        drawn over exactly the arms that were affordable when it was stored. Raises InputError when the request_id was used with
+        drawn over exactly the arms that were affordable when it was stored. Raises ConflictError when the request_id was used with
         other parameters, UnavailableError when no budget was set or it changes faster than we can decide.
         """
         refused: dict[str, str] = {}
@@ -116,14 +116,14 @@ class Ledger:
     def commit(self, reservation_id: str, cents: int) -> None:
         """Turn a reservation into `cents` spent; the rest returns to the budget. A repeat with the same cents changes nothing.
 
-        Raises InputError for an unknown or expired reservation, for more cents than reserved, and for a second, different amount.
+        Raises ConflictError for an unknown or expired reservation, for more cents than reserved, and for a second, different amount.
         """
         if cents < 0:
             raise InputError(f"Reservation '{reservation_id}' cannot be committed with {cents} cents; give 0 or more.")
         keys = [self._key("budget"), self._key("reservations"), self._key("reservation", reservation_id)]
         word, *detail = self._commit(keys=keys, args=[reservation_id, cents, self._keep_s])
         if word != b"committed":
-            raise InputError(_commit_refusal(word.decode(), reservation_id, cents, *detail))
+            raise ConflictError(_commit_refusal(word.decode(), reservation_id, cents, *detail))
 
     def expire(self, now_ms: int = 0, most: int = 1000) -> tuple[int, int]:
         """Return due reservations to the budget: (count, cents). `now_ms` 0 asks Redis' clock; `most` bounds one script's time."""
@@ -155,7 +155,7 @@ def _cap(cap: int | None) -> int:
 def _receipt(order: Order, proposal: Proposal, answer: Sequence[bytes]) -> Receipt:
     word = answer[0].decode()
     if word == "conflict":
-        raise InputError(f"Request id '{order.request_id}' was used before with other parameters; use a new id for a new request.")
+        raise ConflictError(f"Request id '{order.request_id}' was used before with other parameters; use a new id for a new request.")
     if word == "no_budget":
         raise UnavailableError("The ledger has no budget; set one before the first decision.")
     return Receipt(answer[1], True) if word == "stored" else Receipt(proposal.decision, False)
