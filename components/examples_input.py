@@ -71,8 +71,8 @@ def tensor_specs(features: FeatureSet) -> dict[str, Any]:
 def open_examples(lake: Path) -> Examples:
     """The newest version of gold/examples. Raises InputError for a missing table, column, wrong type, or unknown arm."""
     path = lake / EXAMPLES.path
+    card = read_source_card(lake)
     try:
-        card = read_source_card(lake)
         table = DeltaTable(str(path))
     except (DeltaError, OSError) as cause:
         raise InputError(f"No training examples at '{path}' ({cause}); run the Spark job build_examples first.") from cause

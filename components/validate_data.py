@@ -14,7 +14,6 @@ from deltalake.exceptions import TableNotFoundError
 
 from components import expectations
 from promolift.contracts.artifacts import read_source_card, write_json
-from promolift.contracts.promos import SourceCard
 from promolift.contracts.tables import EXPOSURES, Schema, Table, schema_of
 from promolift.errors import ExpectationError, InputError
 
@@ -37,7 +36,7 @@ def validate(lake: str, layer: str, docs: str) -> dict[str, Any]:
     if layer not in LAYERS:
         raise InputError(f"There is no layer '{layer}' to validate; choose one of {', '.join(LAYERS)}.")
     root, target = Path(lake), Path(docs)
-    card = _card(root)
+    card = read_source_card(root)
     context = _context(target)
     tables, failures = {}, []
     for table in LAYERS[layer](schema_of(card)):
@@ -49,13 +48,6 @@ def validate(lake: str, layer: str, docs: str) -> dict[str, Any]:
     if failures:
         raise ExpectationError(_sentence(failures, target))
     return result
-
-
-def _card(lake: Path) -> SourceCard:
-    try:
-        return read_source_card(lake)
-    except FileNotFoundError as cause:
-        raise InputError(f"'{cause.filename}' is missing: nothing was landed in this lake; land a source first.") from cause
 
 
 def _context(docs: Path) -> Any:

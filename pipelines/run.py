@@ -18,7 +18,7 @@ from pipelines.summary import summarise
 from promolift.contracts.artifacts import write_json
 from promolift.errors import InputError, PromoliftError
 from promolift.java import check_java
-from promolift.settings import Settings
+from promolift.settings import load
 
 EXAMPLES = """examples:
   python -m pipelines.run training --source complete_journey --out build/demo
@@ -102,7 +102,7 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folder: Path) -> dict[str, Any]:
     """The pipeline's parameters for a run in `folder`."""
-    settings = Settings()
+    settings = load()
     path = str(Path(options.path).resolve()) if options.path else ""
     found = {
         "source": origin.source,

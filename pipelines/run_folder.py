@@ -85,10 +85,19 @@ def _empty(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def _origin(record: Path) -> Origin:
+    try:
+        return Origin(**json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as cause:
+        raise InputError(
+            f"{record} is damaged ({cause}), so nobody knows what the run was made from; add --fresh to replace the run."
+        ) from cause
+
+
 def _claim(folder: Path, origin: Origin) -> None:
     record = folder / "run.json"
     built = record.exists() and (folder / "lake" / "silver").exists()
-    before = Origin(**json.loads(record.read_text(encoding="utf-8"))) if built else origin
+    before = _origin(record) if built else origin
     given = ("source", "content", "seed")
     changed = [
         f"{name} '{getattr(before, name)}' (now '{new}')" for name in given if getattr(before, name) != (new := getattr(origin, name))

@@ -28,7 +28,10 @@ class TaskCache(cache.LocalCache):  # type: ignore[misc]
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The outputs of an unchanged task; None after forgetting what the task gave before."""
-        found: dict[str, Any] | None = super().get(key)
+        try:
+            found: dict[str, Any] | None = super().get(key)
+        except (AttributeError, KeyError, TypeError, ValueError):  # JSON, but no entry: KFP itself takes only broken JSON for a miss
+            found = None
         task = key.split(".", maxsplit=1)[0]
         if found is None:
             for entry in Path(self.cache_root).glob(f"{task}.*.json"):

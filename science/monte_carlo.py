@@ -77,7 +77,7 @@ class Share:
 
 
 def over_cores(measured: Callable[[S], T], units: Sequence[S], name: str, called: str = "worlds") -> Iterator[T]:
-    """`measured` of each unit in their order, one process a core with one thread each; both can be pickled. Says on stderr how far it is."""
+    """`measured` of each unit in their order, one process of one thread a core; both can be pickled. Says on stderr how far it is."""
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # the processes inherit it before they load a library
     start, step = time.monotonic(), max(1, len(units) // 10)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from promolift.errors import PromoliftError
-from promolift.settings import Settings
+from promolift.settings import load
 from spark_jobs.lake import run_job
 from spark_jobs.landing import fingerprint
 from spark_jobs.session import start_session
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         inputs = fingerprint(options.lake) if "ingest_events" in options.jobs else ""
-        session = start_session(Settings().jars)
+        session = start_session(load().jars)
         for job in options.jobs:
             record = run_job(session, options.lake, job, inputs if job == "ingest_events" else "")
             print(json.dumps(record, sort_keys=True), flush=True)

@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 
 import pyspark
 
-from promolift.errors import PromoliftError, UnavailableError
+from promolift.errors import PromoliftError, UnavailableError, usable
 from promolift.java import check_java
-from promolift.settings import Settings
+from promolift.settings import load
 
 
 def coordinates() -> str:
@@ -38,16 +38,17 @@ def fetch(jars: Path) -> bool:
     check_java()
     with TemporaryDirectory() as folder:
         _resolve(Path(folder))
-        shutil.rmtree(jars, ignore_errors=True)
-        shutil.copytree(Path(folder) / "jars", jars)
-    stamp.touch()
+        with usable(jars, "set PROMOLIFT_JARS to a folder that can be written"):
+            shutil.rmtree(jars, ignore_errors=True)
+            shutil.copytree(Path(folder) / "jars", jars)
+            stamp.touch()
     return True
 
 
 def main() -> int:
     """Fetch into Settings.jars."""
-    jars = Settings().jars
     try:
+        jars = load().jars
         fetched = fetch(jars)
     except PromoliftError as error:
         print(f"fetch_jars: {error}", file=sys.stderr)

@@ -149,7 +149,11 @@ def _fingerprint(job: str, root: Path) -> str:
 
 
 def _previous(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """The record of the job's last run; none where it is damaged, so that the job runs again."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return {}
 
 
 def _is_current(lake: Lake, record: dict[str, Any], fingerprint: str) -> bool:

@@ -87,8 +87,5 @@ def deliveries(lake: Path) -> tuple[Delivery, ...]:
 
 def fingerprint(lake: Path) -> str:
     """Hash of all landed bytes and of the source card, for the decision whether ingestion has anything to do."""
-    card = lake / "landing" / "source.json"
-    if not card.exists():
-        raise InputError(f"'{card}' is missing: nothing was landed in this lake. Land a source first (pipelines.run --source ...).")
     names = [d.table.name + d.name for d in deliveries(lake)]
-    return hashlib.sha256(("\n".join(names) + card.read_text(encoding="utf-8")).encode()).hexdigest()[:16]
+    return hashlib.sha256(("\n".join(names) + repr(read_source_card(lake))).encode()).hexdigest()[:16]

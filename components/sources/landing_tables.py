@@ -1,7 +1,8 @@
 """Columns -> landing files in the contract's types, written as a whole or not at all."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.promos import SourceCard
 from promolift.contracts.tables import TRUTH, Dtype, Table, schema_of
-from promolift.errors import InputError, UnavailableError
+from promolift.errors import InputError, usable
 
 ARROW: dict[Dtype, pa.DataType] = {
     "string": pa.string(),
@@ -23,6 +24,7 @@ ARROW: dict[Dtype, pa.DataType] = {
     "list<float64>": pa.list_(pa.float64()),
 }
 
+ELSEWHERE = "choose another --out"
 ROW_GROUP = 200_000
 """Rows a row group, so that several cores can read one file."""
 
@@ -70,14 +72,19 @@ def _write_landing(landed: Landed, folder: Path) -> None:
 
 def _write_truth(truth: pa.Table, place: Path) -> None:
     from deltalake import write_deltalake  # noqa: PLC0415  only a simulated source needs it
+    from deltalake.exceptions import DeltaError  # noqa: PLC0415
 
-    write_deltalake(str(place), truth.cast(truth.schema), mode="overwrite", name=TRUTH.name)
+    with usable(place, ELSEWHERE, DeltaError):
+        write_deltalake(str(place), truth.cast(truth.schema), mode="overwrite", name=TRUTH.name)
 
 
 def write(landed: Landed, lake: Path, truth: Path) -> None:
-    """Put the landing folder in place of the old one by renames; the truth goes beside the lake."""
+    """Put the landing folder in place of the old one by renames; the truth goes beside the lake.
+
+    Raises UnavailableError when either cannot be written; the old landing is then as it was.
+    """
     fresh, old = lake / "landing.new", lake / "landing.old"
-    try:
+    with usable(lake, ELSEWHERE), _removed(fresh):
         for folder in (fresh, old):
             shutil.rmtree(folder, ignore_errors=True)
         _write_landing(landed, fresh)
@@ -87,5 +94,13 @@ def write(landed: Landed, lake: Path, truth: Path) -> None:
             (lake / "landing").rename(old)
         fresh.rename(lake / "landing")
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise UnavailableError(f"Cannot write '{error.filename or lake}': {error.strerror}; choose another --out.") from error
+
+
+@contextmanager
+def _removed(half: Path) -> Iterator[None]:
+    """What was written so far goes when the rest cannot follow."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(half, ignore_errors=True)
+        raise

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 
-from pydantic import ValidationError
-
-from promolift.errors import InputError, PromoliftError
-from promolift.settings import Settings
+from promolift.errors import PromoliftError
+from promolift.settings import Settings, load
 from serving.kserve.boxes import RULES, Sources
 
 
@@ -19,21 +17,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; a failure is one sentence on stderr and the exit status of its kind."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        options = _parser(_settings()).parse_args(arguments)
+        options = _parser(load()).parse_args(arguments)
         status: int = options.run(options)
     except PromoliftError as problem:
         print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
         return problem.exit_status
     return status
-
-
-def _settings() -> Settings:
-    try:
-        return Settings()
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        name = "_".join(map(str, first["loc"])).upper()
-        raise InputError(f"Setting PROMOLIFT_{name} has the value {first['input']!r}: {first['msg']}.") from problem
 
 
 def _node(options: argparse.Namespace) -> int:

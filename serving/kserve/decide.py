@@ -125,8 +125,12 @@ def _table(summary: dict[str, Any]) -> str:
 def _served(folder: Path) -> dict[str, Any]:
     try:
         document: dict[str, Any] = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as problem:
+    except (FileNotFoundError, NotADirectoryError) as problem:
         raise UnavailableError(f"Nobody serves {folder}; start it with `python -m serving.kserve serve --run {folder}`.") from problem
+    except (OSError, ValueError) as problem:
+        raise UnavailableError(
+            f"{folder / 'serving.json'} cannot be read ({problem}); stop what serves {folder} and start it again."
+        ) from problem
     return document
 
 
@@ -155,7 +159,7 @@ def _end_of_data(lake: Path) -> str:
     """The run's own end of data, so that dates in rules and caps mean what they meant then; now, where the run has none."""
     try:
         moment = datetime.fromisoformat(read_source_card(lake).as_of)
-    except FileNotFoundError:
+    except InputError:
         moment = datetime.now(UTC)
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 

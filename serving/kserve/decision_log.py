@@ -18,6 +18,7 @@ from deltalake.exceptions import DeltaError
 
 from promolift.contracts.decisions import Decision, Envelope, read_envelope
 from promolift.contracts.tables import DECISIONS, Dtype
+from promolift.errors import usable
 from promolift.policy.ledger import Ledger
 from serving.kserve.redis_client import connect
 
@@ -41,8 +42,9 @@ class DecisionLog:
         except redis.ResponseError as problem:
             if "BUSYGROUP" not in str(problem):
                 raise
-        table.parent.mkdir(parents=True, exist_ok=True)
-        self._table = DeltaTable.create(str(table), SCHEMA, mode="ignore", name=DECISIONS.name, description=DECISIONS.doc)
+        with usable(table, "name another place with --table", DeltaError):
+            table.parent.mkdir(parents=True, exist_ok=True)
+            self._table = DeltaTable.create(str(table), SCHEMA, mode="ignore", name=DECISIONS.name, description=DECISIONS.doc)
         self._pending = True
 
     def drain(self) -> int:
@@ -108,7 +110,13 @@ class DecisionLog:
 
 
 def spill_to(path: Path) -> Callable[[bytes], None]:
-    """A function that appends one record to a file of lines, for the time without Redis."""
+    """A function that appends one record to a file of lines, for the time without Redis.
+
+    Raises UnavailableError now, rather than at the first record, when the file cannot be written.
+    """
+    with usable(path, "name another file with --spill"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
 
     def spill(record: bytes) -> None:
         with path.open("ab") as lines:

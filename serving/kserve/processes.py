@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from promolift.errors import PromoliftError, UnavailableError
+from promolift.errors import PromoliftError, UnavailableError, usable
 
 STOP_S = 20.0
+WRITABLE = "serve a run in a folder that can be written"
 READY_SIGNS = (" listens on ", " drains ")
 """What the line holds by which each of our programs says that it is ready."""
 
@@ -33,15 +34,19 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._children: list[Child] = []
-        logs.mkdir(parents=True, exist_ok=True)
+        with usable(logs, WRITABLE):
+            logs.mkdir(parents=True, exist_ok=True)
 
     def start(self, name: str, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> Child:
         """Start one program; its output goes to `<name>.log`, a line with one of READY_SIGNS says it is ready."""
+        path = self._logs / f"{name}.log"
+        with usable(path, WRITABLE):
+            path.write_text("", encoding="utf-8")
         process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments], env=dict(environment), text=True, bufsize=1,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
-        child = Child(name, process, self._logs / f"{name}.log")
+        child = Child(name, process, path)
         child.copier = threading.Thread(target=_copy, args=(child,), daemon=True)
         child.copier.start()
         self._children.append(child)

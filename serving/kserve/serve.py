@@ -18,7 +18,7 @@ from threading import Event
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.decisions import NODES
 from promolift.contracts.tables import DECISIONS
-from promolift.errors import InputError, UnavailableError
+from promolift.errors import InputError, UnavailableError, usable
 from promolift.redis_server import redis_server
 from promolift.settings import Settings
 from serving.kserve.listen import bind
@@ -120,7 +120,8 @@ def _start_graph(plan: Plan, urls: dict[str, str], processes: Processes) -> str:
 def _announced(plan: Plan, url: str, redis_url: str, processes: Processes) -> Iterator[Path]:
     """serving.json while the graph serves, so that `decide` finds it."""
     document = {"url": url, "redis_url": redis_url, "decisions": str(plan.table), "pids": processes.pids(), "pid": os.getpid()}
-    path = write_json(plan.folder / "serving.json", document)
+    with usable(plan.folder / "serving.json", "serve a run in a folder that can be written"):
+        path = write_json(plan.folder / "serving.json", document)
     try:
         yield path
     finally:

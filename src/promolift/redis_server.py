@@ -1,5 +1,6 @@
 """Folder -> a Redis server of our own on 127.0.0.1, whose data is loaded from and saved to that folder."""
 
+import fcntl
 import shutil
 import socket
 import subprocess
@@ -9,8 +10,9 @@ from contextlib import contextmanager
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
 
-from promolift.errors import UnavailableError
+from promolift.errors import UnavailableError, usable
 
 START_S = 15.0
 STOP_S = 30.0
@@ -30,16 +32,25 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
 
 
 def start_redis(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
-    """Start the server and wait until it answers: (process, URL). The caller stops it with `stop_redis`."""
+    """Start the server and wait until it answers: (process, URL). The caller stops it with `stop_redis`.
+
+    Raises UnavailableError when a server of ours already uses the folder, and as `redis_server` says.
+    """
     chosen = free_port() if port is None else _checked(port)
-    _make(folder)
+    with usable(folder, "choose another folder for Redis' data"):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
     log = folder / "redis.log"
     command = [redis_program(), "--port", str(chosen), "--bind", "127.0.0.1", "--dir", str(folder.resolve())]
     # No append-only file: with one, Redis ignores a dump.rdb that another run left. A crash may lose the last minute, so
     # production points PROMOLIFT_REDIS_URL at a Redis with `appendonly yes`.
     command += ["--dbfilename", "dump.rdb", "--save", "60", "1", "--appendonly", "no", "--logfile", str(log.resolve())]
     # Its own session: an interrupt typed at the terminal must not end it before its users have flushed.
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    with lock:  # the server inherits it, so that it is held as long as the server lives, whatever becomes of us
+        _hold(lock, folder)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, pass_fds=(lock.fileno(),)
+        )
     _wait(process, chosen, log)
     return process, f"redis://127.0.0.1:{chosen}/0"
 
@@ -87,11 +98,14 @@ def _checked(port: int) -> int:
     return port
 
 
-def _make(folder: Path) -> None:
+def _hold(lock: IO[str], folder: Path) -> None:
+    """Two servers of one folder would each write their own dump over the other's."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise UnavailableError(f"Folder {folder} for Redis' data cannot be written ({problem.strerror}); choose another.") from problem
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as problem:
+        raise UnavailableError(
+            f"A Redis of ours runs on folder {folder} already; stop what serves it, or use another run folder."
+        ) from problem
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

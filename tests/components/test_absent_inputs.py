@@ -61,3 +61,11 @@ def test_missing_short_and_long_propensities_become_faults_of_their_rows_alone()
     assert np.isnan(table).all(axis=1).tolist() == [False, True, True, True, True, False]
     assert table[[0, 5]].tolist() == [whole, whole]
     assert faults(make_trial(np.zeros(6, np.int64), table, np.arange(6)))[0].tolist() == [False, True, True, True, True, False]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"name": "x"}', '{"promos": [{"depth": 1}]}'])
+def test_a_damaged_source_card_is_named(tmp_path: Path, content: str):
+    lake = write_lake(tmp_path / "lake", rows=200)
+    (lake / "landing" / "source.json").write_text(content)
+    with pytest.raises(InputError, match=r"lake/landing/source\.json' is no source card .*; land the source again\."):
+        open_examples(lake)

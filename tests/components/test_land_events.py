@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 
 from components.land_events import SOURCES, land
 from components.run_spark import run
-from components.sources import complete_journey, hillstrom
+from components.sources import complete_journey, hillstrom, landing_tables
 from components.sources.landing_tables import ARROW
 from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.tables import LANDING, TRUTH
@@ -162,7 +162,7 @@ def test_a_missing_folder_a_corrupt_file_and_a_wrong_column_are_named(some_house
 
 def test_a_place_that_cannot_be_written_is_named(some_households: Path, tmp_path: Path):
     (tmp_path / "lake").write_text("a file where the lake should be")
-    with pytest.raises(UnavailableError, match=r"Cannot write '.*lake"):
+    with pytest.raises(UnavailableError, match=r"lake/landing\.new.* cannot be used \(Not a directory\); choose another --out"):
         land("complete_journey", str(some_households), str(tmp_path / "lake"), str(tmp_path / "truth"), 0)
 
 
@@ -295,3 +295,17 @@ def test_the_simulated_world_is_worth_learning():
     best = np.bincount(profit.argmax(1)[profit.max(1) > 0], minlength=profit.shape[1]) / len(profit)
     assert best.max() < 0.4
     assert (truth.kind.value_counts(normalize=True) > 0.05).all()
+
+
+def test_places_that_cannot_be_written_are_named_and_leave_the_old_landing(some_households: Path, tmp_path: Path):
+    found = complete_journey.land(str(some_households), 3)
+    lake = tmp_path / "run" / "lake"
+    landing_tables.write(found, lake, tmp_path / "run" / "truth")
+    before = digests(lake)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match=r"file.*choose another --out"):
+        landing_tables.write(found, tmp_path / "file" / "lake", tmp_path / "truth")
+    with pytest.raises(UnavailableError, match=r"file.*choose another --out"):
+        landing_tables.write(found, lake, tmp_path / "file" / "truth")
+    assert digests(lake) == before
+    assert not (lake / "landing.new").exists()

@@ -141,3 +141,13 @@ def test_the_cache_holds_one_entry_a_task(two: str, tmp_path: Path):
     entries = sorted((tmp_path / "work" / "cache").glob("*.json"))
     assert [e.name.split(".")[0] for e in entries] == ["read", "write"]
     assert json.loads(entries[1].read_text())["made"]["metadata"]["length"] == 3
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null"])
+def test_a_damaged_entry_of_the_cache_runs_its_task_again(two: str, tmp_path: Path, content: str):
+    run(two, tmp_path, text="hello")
+    for entry in tmp_path.rglob("write.*.json"):
+        entry.write_text(content)
+    tasks, _ = run(two, tmp_path, text="hello")
+    assert not tasks["write"].reused
+    assert tasks["read-it"].outputs == {"Output": "hello"}

@@ -24,7 +24,7 @@ def failing(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[i
 def test_wrong_input_is_a_sentence_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "run"
     for arguments, words in [
-        (["--source", "nowhere"], "There is no source 'nowhere'; choose one of complete_journey, hillstrom."),
+        (["--source", "nowhere"], "There is no source 'nowhere'; choose one of complete_journey, hillstrom, table."),
         (["--source", "hillstrom", "--path", "/no/such.csv"], "There is no file or folder '/no/such.csv'"),
         (["--source", "hillstrom", "--epochs", "-1"], "--epochs is -1"),
     ]:
@@ -98,3 +98,34 @@ def test_content_follows_the_bytes_of_a_file_and_of_a_folder(tmp_path: Path):
     assert content_of(str(tmp_path / "a")) != one
     assert content_of(str(tmp_path)) != whole
     assert content_of("") == ""
+
+
+@pytest.mark.parametrize("command", [["training", "--source", "hillstrom"], ["dataset", "--source", "hillstrom"]])
+def test_a_wrong_setting_names_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+):
+    monkeypatch.setenv("PROMOLIFT_BUDGET_CENTS", "much")
+    status, sentence = failing([*command, "--out", str(tmp_path / "run")], capsys)
+    assert (status, sentence.startswith("Setting PROMOLIFT_BUDGET_CENTS has the value 'much'")) == (2, True)
+
+
+def test_a_wrong_setting_stops_the_jobs_before_spark_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from spark_jobs import __main__ as jobs
+
+    monkeypatch.setenv("PROMOLIFT_HOLDOUT_SHARE", "2")
+    assert jobs.main(["build_features", "--lake", str(tmp_path)]) == 2
+    assert "Setting PROMOLIFT_HOLDOUT_SHARE has the value '2'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"source": "hillstrom"}'])
+def test_a_damaged_record_of_the_run_is_named_and_replaced_by_fresh(tmp_path: Path, content: str):
+    with opened(tmp_path, ONE, fresh=False) as folder:
+        (folder / "lake" / "silver").mkdir(parents=True)
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(InputError, match=r"run\.json is damaged .*add --fresh"):
+        opened(tmp_path, ONE, fresh=False).__enter__()
+    assert (tmp_path / "lake" / "silver").exists()
+    with opened(tmp_path, ONE, fresh=True):
+        assert not (tmp_path / "lake").exists()

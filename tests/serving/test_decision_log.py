@@ -16,6 +16,7 @@ from promolift.contracts.tables import DECISIONS
 from promolift.errors import UnavailableError
 from promolift.policy.ledger import Ledger
 from serving.kserve.decision_log import DecisionLog, read_decisions, relay, spill_to
+from serving.kserve.processes import Processes
 
 
 def record(number: int) -> bytes:
@@ -163,3 +164,14 @@ def test_a_record_that_cannot_be_read_is_kept_aside_and_holds_up_no_other(client
     assert drained(client, table) == 3
     assert ids(table) == ["d1", "d3"]
     assert spilled.with_suffix(".unreadable").read_bytes().splitlines() == [record(2)[:100], b"{}"]
+
+
+def test_places_that_cannot_be_written_are_named_at_the_start(client: redis.Redis, redis_url: str, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnavailableError, match=r"file.*name another place with --table"):
+        relay(redis_url, tmp_path / "file" / "decisions", tmp_path / "spill", stopped=None)
+    with pytest.raises(UnavailableError, match=r"file.*name another file with --spill"):
+        spill_to(tmp_path / "file" / "spill.jsonl")
+    (tmp_path / "logs").write_text("")
+    with pytest.raises(UnavailableError, match=r"logs' cannot be used .*serve a run in a folder that can be written"):
+        Processes(tmp_path / "logs")

@@ -359,3 +359,11 @@ def test_a_table_of_decisions_becomes_examples_with_its_own_features(spark: Spar
     found = spark.read.format("delta").load(str(tmp_path / schema.examples.path)).schema
     assert [(f.name, f.dataType) for f in found] == [(f.name, f.dataType) for f in lake.struct_type(schema.examples)]
     assert all(record["skipped"] for record in run(spark, tmp_path).values())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_a_damaged_lineage_record_runs_the_job_again(spark: SparkSession, own: Path, content: str) -> None:
+    (own / "lineage" / "build_exposures.json").write_text(content)
+    before = rows(spark, own, contract.EXPOSURES)
+    assert not run(spark, own, "build_exposures")["build_exposures"]["skipped"]
+    assert rows(spark, own, contract.EXPOSURES) == before

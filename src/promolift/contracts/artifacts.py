@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from promolift.contracts.promos import Covariate, Promo, SourceCard
+from promolift.errors import InputError
 
 CANDIDATES: tuple[str, ...] = ("uplift_net", "lightgbm", "response")
 """Models that every run trains on the same split; the response model ranks by outcome, not by uplift."""
@@ -110,8 +111,17 @@ def _promos(rows: list[dict[str, Any]]) -> tuple[Promo, ...]:
 
 
 def read_source_card(lake: Path) -> SourceCard:
-    """The card of the source that filled this lake. Raises FileNotFoundError when nothing was landed."""
-    document = json.loads((lake / "landing" / "source.json").read_text(encoding="utf-8"))
+    """The card of the source that filled this lake. Raises InputError when nothing was landed or its card is damaged."""
+    path = lake / "landing" / "source.json"
+    try:
+        return _card(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as cause:
+        raise InputError(f"'{path}' is missing: nothing was landed in this lake; land a source first.") from cause
+    except (OSError, ValueError, TypeError, KeyError) as cause:
+        raise InputError(f"'{path}' is no source card ({cause}); land the source again.") from cause
+
+
+def _card(document: dict[str, Any]) -> SourceCard:
     lists = {
         "promos": _promos(document["promos"]),
         "covariates": tuple(Covariate(**row) for row in document.get("covariates", ())),
