@@ -1,0 +1,55 @@
+"""The do-no-harm bound's knots: what is read for them, and that a bound lies below a known effect and not far below."""
+
+import numpy as np
+import pytest
+from deltalake import write_deltalake
+from numpy.typing import NDArray
+
+from components import harm_knots
+from components.examples_input import Batch, Examples, Vocabularies, batches, open_examples, vocabularies
+from promolift.contracts.features import NUMERIC_NAMES
+from promolift.contracts.tables import EXAMPLES
+from promolift.uplift.calibration import lower_at
+from tests.components.synthetic_examples import CARD, effects, rows_of, table_of, write_lake
+
+FILES, ROWS = 3, 5_000
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Examples, Vocabularies]:
+    """Several files, so that rows come in several batches."""
+    lake = write_lake(tmp_path_factory.mktemp("knots"), rows=ROWS)
+    for seed in range(1, FILES):
+        write_deltalake(str(lake / EXAMPLES.path), table_of(rows_of(seed, ROWS)), mode="append")
+    found = open_examples(lake)
+    return found, vocabularies(found)
+
+
+def true_profit(batch: Batch) -> NDArray[np.float64]:
+    margin, cost = effects(dict(zip(NUMERIC_NAMES, batch.numeric.T, strict=True)))
+    return margin - cost
+
+
+@pytest.mark.parametrize(("most", "step"), [(FILES * ROWS, 1), (2_000, 8), (1_999, 8), (FILES * ROWS - 1, 2)])
+def test_the_outcome_model_sees_every_kth_train_row_across_files(
+    examples: tuple[Examples, Vocabularies], monkeypatch: pytest.MonkeyPatch, most: int, step: int
+):
+    monkeypatch.setattr(harm_knots, "BASELINE_ROWS", most)
+    rows = harm_knots.read_all(batches(*examples, "train"))
+    sample, outcome = harm_knots.train_sample(*examples)
+    assert len(outcome) <= most
+    assert np.array_equal(sample, rows["features"][::step])
+    assert np.array_equal(outcome, (rows["labels"][:, 1] - rows["labels"][:, 2]).astype(np.float64)[::step])
+
+
+def test_the_bound_of_a_true_score_lies_below_the_effect_and_rises_with_it(examples: tuple[Examples, Vocabularies]):
+    """Each row's own score meets its own outcome: dealt to other rows, the same scores tell nothing and their bound is level."""
+    value = np.concatenate([true_profit(batch) for batch in batches(*examples, "validation")])
+    names, ends = [promo.promo_id for promo in CARD.promos], np.quantile(value, [0.1, 0.95], axis=0)
+    own = harm_knots.knots(*examples, value, seed=1)
+    dealt = harm_knots.knots(*examples, np.random.default_rng(0).permutation(value), seed=1)
+    rise, level = (np.array([np.ptp(lower_at(found[name], ends[:, k])) for k, name in enumerate(names)]) for found in (own, dealt))
+    gap = value - np.column_stack([lower_at(own[name], value[:, k]) for k, name in enumerate(names)])
+    assert list(own) == names
+    assert (gap.mean(axis=0) > 0).all() and (gap > 0).mean() > 0.8
+    assert rise.sum() > 3 * level.sum(), (rise, level)
