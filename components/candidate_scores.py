@@ -21,7 +21,13 @@ from promolift.uplift.value import Prediction
 
 def read_candidates(models: Path, decisions: Decisions) -> dict[str, Prediction]:
     """Every candidate's scores for `decisions`, in their order. Raises InputError for a missing model, column, row or number."""
-    return {name: read_scores(models / name / "scores.parquet", decisions) for name in CANDIDATES}
+    return {name: read_scores(models / name / "scores.parquet", decisions) for name in candidate_names(models)}
+
+
+def candidate_names(models: Path) -> tuple[str, ...]:
+    """The candidates that every run has, then any other that was asked for."""
+    others = sorted(manifest.parent.name for manifest in models.glob("*/manifest.json"))
+    return (*CANDIDATES, *(name for name in others if name not in CANDIDATES))
 
 
 def read_scores(path: Path, decisions: Decisions) -> Prediction:

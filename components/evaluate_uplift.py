@@ -19,6 +19,8 @@ from components.evaluation_metrics import (
     segment_metrics,
     spend_curve,
 )
+from components.evaluation_seeds import seed_spread
+from components.evaluation_verdict import winner
 from components.examples_input import Vocabularies
 from components.outcome_models import pseudo_outcomes
 from components.trial_input import Decisions, read_decisions, segments
@@ -45,6 +47,7 @@ class Judgement:
     choice: Choice
     explained: dict[str, float]
     note: str
+    seeds: dict[str, dict[str, Any]]
 
 
 def evaluate(lake: str, models: str, champion: str, out: str, seed: int) -> bool:
@@ -82,7 +85,8 @@ def _judgement(decisions: Decisions, vocabulary: Vocabularies, models: Path, cha
     predictions |= rival
     found = segments(rows)
     effects = measure(measured, predictions, choice, budget=budget, segments=found, resamples=RESAMPLES, seed=seed)
-    return Judgement(rows, measured, predictions, effects, choice, pseudo.explained, note)
+    seeds = {name: seed_spread(models, name, predictions[name], rows, measured) for name in before}
+    return Judgement(rows, measured, predictions, effects, choice, pseudo.explained, note, seeds)
 
 
 def _document(test: Decisions, found: Audit, verdict: Verdict, seed: int) -> dict[str, Any]:
@@ -103,6 +107,7 @@ def _measured(judgement: Judgement, seed: int) -> dict[str, Any]:
     choice = {"by": "value/aipw at the budget on the validation split", "validation_value": judgement.choice.values}
     return {
         "choice": choice | {"chosen": effects.chosen, "best_single_promo": judgement.choice.single},
+        "who_wins": winner(effects),
         "judged": {"decisions": effects.rows, "shoppers": effects.shoppers}, "overlap": asdict(overlap(rows.trial)),
         "outcome_models": {"r_squared_out_of_fold": judgement.explained}, "power": power_line(effects),
         "models": {name: _model(name, judgement, seed) for name in judgement.predictions},
@@ -115,6 +120,7 @@ def _model(name: str, judgement: Judgement, seed: int) -> dict[str, Any]:
     return {
         **model_metrics(name, judgement.effects, judgement.decisions),
         "arms": arm_metrics(prediction, judgement.decisions, ARM_RESAMPLES, seed),
+        "seeds": judgement.seeds.get(name, {}),
         "gain_curve": gain_curve(prediction, judgement.measured),
         "spend_curve": spend_curve(prediction, judgement.measured),
     }

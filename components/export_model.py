@@ -22,6 +22,8 @@ from promolift.uplift.isotonic import Knots
 
 Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 TOLERANCE = 1e-4
+SEEDS = "seeds"
+"""Folder beside the candidates for their scores with other seeds."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,13 @@ def write_scores(candidate: Candidate, examples: Examples, vocabulary: Vocabular
             writer.write_table(pa.table([pa.array(batch.exposure_id), pa.array(batch.split), *map(pa.array, columns)], schema=schema))
             count += len(batch.arm)
     return count
+
+
+def write_seed(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, out: Path) -> int:
+    """Scores alone, as models/seeds/<name>/<seed>.parquet: of a candidate that was trained once more, with another seed."""
+    path = out / SEEDS / candidate.name / f"{candidate.seed}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_scores(candidate, examples, vocabulary, path)
 
 
 def _scored(examples: Examples, vocabulary: Vocabularies) -> Iterator[Batch]:

@@ -63,19 +63,31 @@ def materialize_features(root: str, redis_url: str, gold: Input[Dataset], regist
 
 
 @_stage("train")
-def train_uplift(root: str, seed: int, epochs: int, gold: Input[Dataset], model: Output[Model]) -> None:
-    """Examples -> the Keras uplift model; 0 epochs: as many as it takes."""
-    from components.train_uplift import train
+def train_uplift(
+    root: str, seed: int, epochs: int, seeds: int, search_trials: int, search_seconds: int, mlflow_uri: str,
+    gold: Input[Dataset], model: Output[Model],
+) -> None:  # fmt: skip
+    """Examples -> the Keras uplift model; 0 epochs: as many as it takes, 0 trials: no search of its parameters before."""
+    from components.train_uplift import searched, train
 
-    model.uri, model.metadata["trained"] = f"{root}/models/uplift_net", train(f"{root}/lake", f"{root}/models", seed, epochs or None)
+    config = searched(f"{root}/lake", f"{root}/search", seed, (search_trials, search_seconds, mlflow_uri)) if search_trials else None
+    model.uri = f"{root}/models/uplift_net"
+    model.metadata["trained"] = train(f"{root}/lake", f"{root}/models", seed, epochs or None, seeds=seeds, config=config)
 
 
 @_stage("train")
-def train_baselines(root: str, seed: int, gold: Input[Dataset], models: Output[Model]) -> None:
-    """Examples -> LightGBM T-learner and response model on the same split."""
+def train_baselines(
+    root: str, seed: int, learners: str, seeds: int, search_trials: int, search_seconds: int, mlflow_uri: str,
+    gold: Input[Dataset], models: Output[Model],
+) -> None:  # fmt: skip
+    """Examples -> LightGBM T-learner, response model and the named `learners` on the same split; 0 trials: no search before."""
     from components.train_baselines import train
 
-    models.uri, models.metadata["trained"] = f"{root}/models/lightgbm", train(f"{root}/lake", f"{root}/models", seed)
+    models.uri = f"{root}/models/lightgbm"
+    models.metadata["trained"] = train(
+        f"{root}/lake", f"{root}/models", seed, learners=learners, seeds=seeds,
+        trials=search_trials, seconds=search_seconds, mlflow_uri=mlflow_uri,
+    )  # fmt: skip
 
 
 @_stage("train")

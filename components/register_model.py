@@ -31,12 +31,12 @@ def register(models: str, evaluation: str, lake: str, mlflow_uri: str, name: str
     verdict = read_verdict(_file(Path(evaluation), "verdict.json"))
     folder = Path(models) / verdict.chosen
     manifest = read_manifest(_file(folder, "manifest.json").parent)
-    client = _client(mlflow_uri)
+    client = registry_client(mlflow_uri)
     tags = _tags(manifest, verdict)
     version = _existing(client, name, tags)
     new = version is None
     if version is None:
-        run = _start_run(client, _experiment(client, name, mlflow_uri), manifest, read_source_card(Path(lake)))
+        run = _start_run(client, experiment_id(client, name, mlflow_uri), manifest, read_source_card(Path(lake)))
         _log_evidence(client, run.info.run_id, Path(evaluation), folder)
         client.set_terminated(run.info.run_id, "FINISHED")
         version = _create(client, name, run, tags)
@@ -49,7 +49,7 @@ def champion_folder(mlflow_uri: str, name: str, to: str) -> str:
 
     Raises UnavailableError when the registry does not answer.
     """
-    client = _client(mlflow_uri)
+    client = registry_client(mlflow_uri)
     found = _alias(client, name, CHAMPION)
     if found is None:
         return ""
@@ -64,7 +64,8 @@ def _file(folder: Path, name: str) -> Path:
     return path
 
 
-def _client(uri: str) -> Any:
+def registry_client(uri: str) -> Any:
+    """MLflow at `uri`. Raises UnavailableError when it does not answer."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     logging.getLogger("alembic").setLevel(logging.WARNING)
     from mlflow import MlflowClient  # noqa: PLC0415 (takes seconds; telemetry must be off before)
@@ -114,7 +115,7 @@ def _existing(client: Any, name: str, tags: dict[str, str]) -> str | None:
     return None
 
 
-def _experiment(client: Any, name: str, uri: str) -> str:
+def experiment_id(client: Any, name: str, uri: str) -> str:
     """The experiment's id; with SQLite its artifacts lie beside the database."""
     found = client.get_experiment_by_name(name)
     if found is not None:

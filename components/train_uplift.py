@@ -8,7 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components.examples_input import Batch, Examples, Vocabularies, batches, open_examples, vocabularies
-from components.export_model import Candidate, Scores, export
+from components.export_model import SEEDS, Candidate, Scores, export, write_seed
 from components.train_input import dataset
 from components.uplift_model import LOSSES, NetConfig, NetSpec, load_layers
 from promolift.errors import InputError
@@ -42,29 +42,55 @@ class Progress:
         return len(self.history) >= config.epochs or len(self.history) - self.best >= config.patience
 
 
-def train(lake: str, out: str, seed: int, epochs: int | None = None) -> dict[str, Any]:
+def train(
+    lake: str, out: str, seed: int, epochs: int | None = None, *, seeds: int = 1, config: NetConfig | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Train, export and describe the network. Returns rows, seconds, device, epochs and what was written.
 
-    `epochs` limits the epochs. Raises InputError on examples that cannot be used.
+    `epochs` limits the epochs. `seeds` above 1: also with the next seeds, scores only. `config`: what a search found, else the defaults.
+    Raises InputError on examples that cannot be used.
     """
     start = time.perf_counter()
     if epochs is not None and epochs < 1:
         raise InputError(f"epochs is {epochs} but must be at least 1; leave it out for the default.")
     examples = open_examples(Path(lake))
     vocabulary = vocabularies(examples)
-    config = NetConfig() if epochs is None else NetConfig(epochs=epochs)
+    config = config or NetConfig()
+    config = config if epochs is None else replace(config, epochs=epochs)
     device = prepare_device(seed)
     spec = NetSpec(examples.card, tuple(len(values) for values in vocabulary.values()), config)
-    training = Training(examples, vocabulary, spec, seed, Path(out) / "checkpoints" / NAME)
-    progress = training.run()
-    model = in_float32(training.model, spec)
-    scale = cost_scale(candidate_of(model, seed), examples, vocabulary)
-    written = export(candidate_of(model, seed, scale), examples, vocabulary, Path(out))
+    shutil.rmtree(Path(out) / SEEDS / NAME, ignore_errors=True)
+    candidate, training, progress = _trained(examples, vocabulary, spec, seed, Path(out))
+    written = export(candidate, examples, vocabulary, Path(out))
     shutil.rmtree(training.folder)
+    for number in range(seed + 1, seed + seeds):
+        prepare_device(number)
+        again, other, _ = _trained(examples, vocabulary, spec, number, Path(out))
+        write_seed(again, examples, vocabulary, Path(out))
+        shutil.rmtree(other.folder)
     return {
         "device": device, "rows": training.rows, "epochs": len(progress.history), "best_epoch": progress.best,
         "history": progress.history, NAME: written, "seconds": round(time.perf_counter() - start, 2),
     }  # fmt: skip
+
+
+def searched(lake: str, folder: str, seed: int, budget: tuple[int, int, str]) -> NetConfig:
+    """The configuration that a search finds within `budget`: trials, seconds, and where MLflow is ("" for nowhere)."""
+    from components.search import Budget, search  # noqa: PLC0415 (Optuna takes seconds; only where asked for)
+    from components.search_spaces import net_config  # noqa: PLC0415
+
+    return net_config(search(lake, Path(folder), NAME, seed, Budget(*budget))["best"]["parameters"])
+
+
+def _trained(
+    examples: Examples, vocabulary: Vocabularies, spec: NetSpec, seed: int, out: Path
+) -> tuple[Candidate, "Training", Progress]:  # fmt: skip
+    """One network with its costs scaled."""
+    training = Training(examples, vocabulary, spec, seed, out / "checkpoints" / NAME)
+    progress = training.run()
+    model = in_float32(training.model, spec)
+    scale = cost_scale(candidate_of(model, seed), examples, vocabulary)
+    return candidate_of(model, seed, scale), training, progress
 
 
 def prepare_device(seed: int) -> str:

@@ -1,4 +1,4 @@
-"""LightGBM boosters -> one TensorFlow function that walks all their trees at once (built-in TFLite operations only).
+"""Trees of boosters or forests -> one TensorFlow function that walks all of them at once (built-in TFLite operations only).
 
 Every tree is padded to a perfect one of the same depth: node i of a level has children 2i and 2i + 1 of the next.
 """
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from promolift.errors import InputError
 
 Tensor = Any
+Tree = dict[str, Any]
 _NEVER = np.float32(np.inf)
 
 
 @dataclass(frozen=True)
 class Forest:
-    """T trees of depth D of G boosters.
+    """T trees of depth D of G owners, such as boosters.
 
-    `feature`, `threshold`: D arrays [T, 2^level]. `leaf` [T, 2^D]. `owner` [T, G] is 1 for the booster that a tree belongs to.
+    `feature`, `threshold`: D arrays [T, 2^level]. `leaf` [T, 2^D]. `owner` [T, G] is 1 for the owner that a tree belongs to.
     """
 
     feature: tuple[NDArray[np.int32], ...]
@@ -31,20 +32,25 @@ class Forest:
 
 def forest_of(boosters: Sequence[Any]) -> Forest:
     """Trees of the boosters. Raises InputError for a categorical split or missing-value rule, which `x <= threshold` cannot say."""
-    trees = [(number, info["tree_structure"]) for number, b in enumerate(boosters) for info in b.dump_model()["tree_info"]]
+    return packed([[info["tree_structure"] for info in booster.dump_model()["tree_info"]] for booster in boosters])
+
+
+def packed(owners: Sequence[Sequence[Tree]]) -> Forest:
+    """Each owner's trees, in the form of LightGBM's `dump_model`. Raises InputError as `forest_of` does."""
+    trees = [(number, tree) for number, own in enumerate(owners) for tree in own]
     depth = max(_depth(tree) for _, tree in trees)
     levels = [_level(trees, d) for d in range(depth)]
-    owner = np.zeros((len(trees), len(boosters)), np.float32)
+    owner = np.zeros((len(trees), len(owners)), np.float32)
     owner[np.arange(len(trees)), [number for number, _ in trees]] = 1
     leaf = np.array([_leaves(tree, depth) for _, tree in trees], np.float32)
     return Forest(tuple(f for f, _ in levels), tuple(t for _, t in levels), leaf, owner)
 
 
-def _depth(node: dict[str, Any]) -> int:
+def _depth(node: Tree) -> int:
     return 0 if "leaf_value" in node else 1 + max(_depth(node["left_child"]), _depth(node["right_child"]))
 
 
-def _nodes(tree: dict[str, Any], level: int) -> list[dict[str, Any]]:
+def _nodes(tree: Tree, level: int) -> list[Tree]:
     """The 2^level nodes of one level; a leaf above stands for all nodes below it."""
     nodes = [tree]
     for _ in range(level):
@@ -52,17 +58,17 @@ def _nodes(tree: dict[str, Any], level: int) -> list[dict[str, Any]]:
     return nodes
 
 
-def _leaves(tree: dict[str, Any], depth: int) -> list[float]:
+def _leaves(tree: Tree, depth: int) -> list[float]:
     return [node["leaf_value"] for node in _nodes(tree, depth)]
 
 
-def _level(trees: list[tuple[int, dict[str, Any]]], level: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+def _level(trees: Sequence[tuple[int, Tree]], level: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     splits = [[_split(node) for node in _nodes(tree, level)] for _, tree in trees]
     feature = np.array([[f for f, _ in row] for row in splits], np.int32)
     return feature, np.array([[t for _, t in row] for row in splits], np.float32)
 
 
-def _split(node: dict[str, Any]) -> tuple[int, np.float32]:
+def _split(node: Tree) -> tuple[int, np.float32]:
     if "leaf_value" in node:
         return 0, _NEVER
     if node["decision_type"] != "<=" or node["missing_type"] != "None":
@@ -78,7 +84,7 @@ def _below(threshold: float) -> np.float32:
 
 
 def walk(forest: Forest, rows: Tensor) -> Tensor:
-    """Raw sums of the boosters: rows [R, F] float32 -> [R, G]."""
+    """Raw sums of each owner's trees: rows [R, F] float32 -> [R, G]."""
     import tensorflow as tf  # noqa: PLC0415 (takes seconds)
 
     trees = len(forest.leaf)

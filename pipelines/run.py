@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from components.land_events import SOURCES, inputs
+from components.learner_names import LEARNERS, names_of
 from pipelines.compiled import check_all, compiled, write_all
 from pipelines.finish import finish
 from pipelines.images import ROOT, source_hash, with_sources
 from pipelines.local_runner import run_pipeline
 from pipelines.run_folder import Origin, content_of, opened
 from pipelines.summary import summarise
-from promolift.contracts.artifacts import write_json
+from promolift.contracts.artifacts import CANDIDATES, write_json
 from promolift.errors import InputError, PromoliftError
 from promolift.java import check_java
 from promolift.settings import load
@@ -25,6 +26,7 @@ EXAMPLES = """examples:
   python -m pipelines.run training --source hillstrom --path hillstrom_no_indices.csv.gz --out build/hillstrom
   python -m pipelines.run training --source table --path trial.yaml --out build/trial
   python -m pipelines.run training --source complete_journey --out build/quick --epochs 2
+  python -m pipelines.run training --source complete_journey --out build/many --learners x_learner,dr_learner,tarnet --seeds 3
   python -m pipelines.run dataset --source complete_journey --out build/data
   python -m pipelines.run compile --check
 
@@ -45,6 +47,11 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="{training,dataset,compile}")
     training = _pipeline(commands, "training", "data set, models, gate and registration; ends with a report")
     training.add_argument("--epochs", type=int, default=0, help="at most so many epochs of the network (default: as many as it takes)")
+    others = [name for name in LEARNERS if name not in CANDIDATES]
+    training.add_argument("--learners", default="", help=f"more candidates, with commas between: {', '.join(others)}")
+    training.add_argument("--seeds", type=int, default=1, help="train each candidate so many times, to see what is the seed's (default: 1)")
+    training.add_argument("--search-trials", type=int, default=0, help="first search each candidate's parameters (default: 0, no search)")
+    training.add_argument("--search-seconds", type=int, default=600, help="no new trial of one candidate after (default: 600)")
     _pipeline(commands, "dataset", "only the validated data set and the features online")
     compiling = commands.add_parser("compile", help="rewrite pipelines/compiled/*.yaml")
     compiling.add_argument("--check", action="store_true", help="write nothing; fail when a committed file is stale")
@@ -92,12 +99,21 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
     """Check the input and this machine, run the pipeline in its folder, write report and summary, and return the summary."""
     if options.source not in SOURCES:
         raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(SOURCES)}.")
-    if getattr(options, "epochs", 0) < 0:
-        raise InputError(f"--epochs is {options.epochs} but must be 1 or more, or 0 for as many as it takes.")
+    if pipeline == "training":
+        _check_effort(options)
     origin = Origin(options.source, content_of(*inputs(options.source, options.path)), options.seed, source_hash("spark"))
     check_java()
     with opened(options.out, origin, fresh=options.fresh) as folder:
         return _run(pipeline, folder, _arguments(pipeline, options, origin, folder))
+
+
+def _check_effort(options: argparse.Namespace) -> None:
+    if options.epochs < 0:
+        raise InputError(f"--epochs is {options.epochs} but must be 1 or more, or 0 for as many as it takes.")
+    for name, least in (("seeds", 1), ("search_trials", 0), ("search_seconds", 1)):
+        if getattr(options, name) < least:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)} but must be {least} or more.")
+    names_of(options.learners)
 
 
 def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folder: Path) -> dict[str, Any]:
@@ -114,7 +130,8 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
     }
     if pipeline == "training":
         uri = settings.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
-        found |= {"epochs": options.epochs, "mlflow_uri": uri, "model_name": settings.model_name}
+        effort = ("epochs", "learners", "seeds", "search_trials", "search_seconds")
+        found |= {**{name: getattr(options, name) for name in effort}, "mlflow_uri": uri, "model_name": settings.model_name}
     return found
 
 

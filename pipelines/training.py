@@ -17,14 +17,23 @@ def training(  # noqa: PLR0917 (KFP passes them by keyword)
     content: str = "",
     seed: int = 1,
     epochs: int = 0,
+    learners: str = "",
+    seeds: int = 1,
+    search_trials: int = 0,
+    search_seconds: int = 600,
     redis_url: str = "",
     model_name: str = "promolift-uplift",
 ) -> None:
-    """`epochs` 0: as many as it takes; `mlflow_uri`: where versions are kept, the champion among them; the rest as in `dataset`."""
+    """Parameters not named here are those of `dataset`.
+
+    `epochs` 0: as many as it takes; `learners`: names beyond the usual candidates, with commas between; `seeds`: times that each is
+    trained; `search_trials` 0: no search of parameters before; `mlflow_uri`: where versions are kept, the champion among them.
+    """
+    effort = {"seeds": seeds, "search_trials": search_trials, "search_seconds": search_seconds, "mlflow_uri": mlflow_uri}
     landed, gold, checked = add_dataset(source=source, path=path, content=content, root=root, seed=seed, redis_url=redis_url)
     examples = gold.outputs["gold"]
-    uplift = sized(stages.train_uplift(root=root, seed=seed, epochs=epochs, gold=examples), "train-gpu").after(checked)
-    baselines = sized(stages.train_baselines(root=root, seed=seed, gold=examples), "train").after(checked)
+    uplift = sized(stages.train_uplift(root=root, seed=seed, epochs=epochs, gold=examples, **effort), "train-gpu").after(checked)
+    baselines = sized(stages.train_baselines(root=root, seed=seed, learners=learners, gold=examples, **effort), "train").after(checked)
     candidates = {"uplift": uplift.outputs["model"], "baselines": baselines.outputs["models"]}
     champion = sized(stages.fetch_champion(root=root, mlflow_uri=mlflow_uri, model_name=model_name, **candidates), "small")
     champion.set_caching_options(False)  # the registry may have another champion since

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from components.train_baselines import Column, Fit, Splits, fit, of_arm
+from components.boosting import Column, Fit, Splits, fit, of_arm
 from promolift.uplift.clusters import Floats, Integers
 
 VALIDATION = 0.2

@@ -5,9 +5,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from components.boosting import cost_boosters
 from components.examples_input import batches, open_examples, vocabularies
 from components.harm_knots import read_all
-from components.train_baselines import Fit, _cost, fit, of_arm, response, t_learner, train
+from components.learners import response, t_learner
+from components.train_baselines import train
 from promolift.contracts.artifacts import read_manifest
 from promolift.contracts.features import RETAIL
 from promolift.errors import InputError
@@ -32,7 +34,7 @@ def test_served_file_equals_lightgbm_on_random_rows(tmp_path: Path, build, objec
 
     examples = open_examples(write_lake(tmp_path / "lake", rows=3_000, objective=objective))
     splits = {name: read_all(batches(examples, vocabularies(examples), name)) for name in ("train", "validation")}
-    candidate = build(examples, splits, [fit(splits, Fit(of_arm(arm), _cost), 1) for arm in (1, 2, 3)], 1)
+    candidate = build(examples, splits, cost_boosters(examples, splits, 1), 1)
     (tmp_path / "model.tflite").write_bytes(to_tflite(candidate, RETAIL))
     batch = random_batch(300, seed=3)
     for expected, found in zip(candidate.score(batch), served(tmp_path, batch).values(), strict=True):
