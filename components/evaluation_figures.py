@@ -10,6 +10,16 @@ from matplotlib.figure import Figure
 _STYLES = {
     "uplift_net": ("#0072B2", "-"), "lightgbm": ("#D55E00", "--"), "response": ("#009E73", "-."), "champion": ("#CC79A7", ":"),
 }  # fmt: skip
+_OTHERS = ("#E69F00", "#56B4E9", "#F0E442", "#000000")
+"""Colours of the candidates beyond those, in turn; their lines differ by dashes of growing length."""
+
+
+def style(name: str, others: list[str]) -> tuple[str, Any]:
+    """Colour and line of a model; `others`: all names without a style of their own, in order."""
+    if name in _STYLES:
+        return _STYLES[name]
+    number = others.index(name)
+    return _OTHERS[number % len(_OTHERS)], (0, (2 + 2 * number, 2))
 
 
 def draw_curves(document: dict[str, Any], path: Path) -> None:
@@ -17,7 +27,7 @@ def draw_curves(document: dict[str, Any], path: Path) -> None:
     figure, axes = _figure()
     for name, model in document["models"].items():
         curve = model["gain_curve"]
-        _band(axes, name, curve["share"], curve["gain"], curve["error"])
+        _band(axes, (name, document["models"]), curve["share"], curve["gain"], curve["error"])
     axes.axhline(0, color="black", linewidth=0.8)
     axes.set_xlabel("share of decisions, best predicted first")
     axes.set_ylabel(f"q TOC(q), {document['unit']}")
@@ -30,7 +40,7 @@ def draw_spend(document: dict[str, Any], path: Path) -> None:
     figure, axes = _figure()
     for name, model in document["models"].items():
         curve = model["spend_curve"]
-        _band(axes, name, curve["spend"], curve["value"], curve["error"])
+        _band(axes, (name, document["models"]), curve["spend"], curve["value"], curve["error"])
     for promo, point in document["single_promos"].items():
         axes.plot(point["spend"], point["value"], "k.", markersize=6)
         axes.annotate(promo, (point["spend"], point["value"]), fontsize=7, xytext=(3, 3), textcoords="offset points")
@@ -49,8 +59,9 @@ def _figure() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _band(axes: Axes, name: str, x: list[float], y: list[float], error: list[float]) -> None:
-    colour, line = _STYLES[name]
+def _band(axes: Axes, model: tuple[str, Any], x: list[float], y: list[float], error: list[float]) -> None:
+    name, models = model
+    colour, line = style(name, [other for other in models if other not in _STYLES])
     order = np.argsort(x, kind="stable")
     across, middle, half = (np.asarray(part)[order] for part in (x, y, error))
     axes.plot(across, middle, color=colour, linestyle=line, linewidth=1.8, label=name)

@@ -13,7 +13,8 @@ from promolift.contracts.artifacts import write_json
 from promolift.errors import InputError, UnavailableError
 
 MADE: tuple[str, ...] = (
-    "lake", "truth", "models", "evaluation", "measured_truth", "docs", "champion", "serving_model", "redis", "mlruns", ".kfp", "logs",
+    "lake", "truth", "models", "evaluation", "search", "measured_truth", "docs", "champion", "serving_model", "redis", "mlruns", ".kfp",
+    "logs",
     "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json", "serving.log",
     "undelivered.jsonl", "undelivered.taken",
 )  # fmt: skip

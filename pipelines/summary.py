@@ -67,7 +67,8 @@ def _training(tasks: Mapping[str, Task]) -> dict[str, dict[str, Any]]:
     """Rows, seconds, device and hash of each candidate."""
     network = _made(tasks, "train-uplift", "model", "trained") or {}
     baselines = _made(tasks, "train-baselines", "models", "trained") or {}
-    said = {name: network if name in network else baselines for name in CANDIDATES if name in {*network, *baselines}}
+    others = [name for name, value in baselines.items() if isinstance(value, dict) and "sha256" in value and name not in CANDIDATES]
+    said = {name: network if name in network else baselines for name in (*CANDIDATES, *others) if name in {*network, *baselines}}
     return {
         name: {
             "rows": int(how["rows"]), "seconds": how["seconds"], "device": how["device"], "sha256": how[name]["sha256"],
@@ -82,7 +83,8 @@ def _gate(evaluation: Path) -> dict[str, Any]:
     models = {name: {i: _brief(m) for i, m in model["metrics"].items()} for name, model in measured.get("models", {}).items()}
     return {
         "chosen": verdict["chosen"], "verdict": "promoted" if verdict["promoted"] else "refused", "reasons": verdict["reasons"],
-        "checks": verdict["checks"], "metrics": models,
+        "checks": verdict["checks"], "metrics": models, "who_wins": measured.get("who_wins", ""),
+        "seeds": {name: model["seeds"] for name, model in measured.get("models", {}).items() if model.get("seeds")},
     }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Somebody's own experiment through the whole training pipeline: a good effect is found, and what was estimated is said first."""
 
+import html
 import json
 import subprocess
 import sys
@@ -40,7 +41,13 @@ def trial(folder: Path) -> Path:
 
 def run(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines.run", "training", "--source", "table", "--path", str(path), "--out", str(out)]
-    return subprocess.run([*command, "--epochs", "4"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [*command, "--epochs", "4", "--learners", "x_learner,tarnet", "--seeds", "2", "--search-trials", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.slow
@@ -53,11 +60,20 @@ def test_somebodys_own_experiment_is_trained_judged_and_registered(tmp_path: Pat
     assert summary["tables"]["gold/examples"]["rows"] == ROWS and summary["tables"]["silver/trials"]["quarantined"] == 0
     assert summary["gate"]["verdict"] == "promoted", summary["gate"]["reasons"]
     assert summary["gate"]["metrics"][summary["gate"]["chosen"]]["rate/qini"]["interval"][0] > 0
+    assert set(summary["training"]) == {"uplift_net", "lightgbm", "response", "x_learner", "tarnet"} == set(summary["gate"]["metrics"])
+    assert {(name, s["n"]) for name, s in summary["gate"]["seeds"].items()} == {(name, 2) for name in summary["training"]}
+    assert "earns most" in summary["gate"]["who_wins"] and summary["gate"]["who_wins"] in done_report(tmp_path)
+    studies = sorted(path.name for path in (tmp_path / "run" / "search").glob("*.json"))
+    assert studies == ["lightgbm.json", "uplift_net.json", "x_learner.json"]
     metrics = json.loads((tmp_path / "run" / "evaluation" / "metrics.json").read_text())
     assert metrics["propensities"] == "estimated: the arm shares of the file"
     assert {s["segment"] for s in metrics["segments"]} == {"city Bern", "city Genf"}
-    report = (tmp_path / "run" / "report.html").read_text()
+    report = done_report(tmp_path)
     assert report.index("Propensities were not logged") < report.index("The policy maximises") < report.index("income (amount)")
+
+
+def done_report(folder: Path) -> str:
+    return html.unescape((folder / "run" / "report.html").read_text())
 
 
 def test_a_mistake_in_the_yaml_file_ends_the_run_before_anything_is_made(tmp_path: Path):

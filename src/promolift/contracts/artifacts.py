@@ -3,7 +3,8 @@
 run folder (DIR of `pipelines.run` and `pipelines.demo`)
 ├── lake/                            below
 ├── truth/                           Delta table `truth`, only of a simulated experiment
-├── models/                          one folder a candidate, below; checkpoints/ while the network trains
+├── models/                          one folder a candidate, below; seeds/ their scores with other seeds; checkpoints/ while it trains
+├── search/                          <candidate>.json and one study a candidate, where parameters were searched
 ├── evaluation/                      verdict.json (Verdict), metrics.json, curves.png, spend.png
 ├── measured_truth/                  truth.json: how near each candidate comes to the known effects
 ├── champion/                        the registry's champion as the run found it
@@ -23,7 +24,7 @@ lake/
 ├── bronze/ silver/ gold/ serving/   Delta tables of contracts.tables, one a folder
 └── lineage/                         <job>.json (Lineage): Delta versions read and written
 
-models/<name>/                       uplift_net, lightgbm, response
+models/<name>/                       uplift_net, lightgbm, response, and what --learners asked for
 ├── model.tflite                     see ModelManifest for its signature
 ├── manifest.json                    ModelManifest
 └── scores.parquet                   scored rows: exposure_id, split, value_<promo>, cost_<promo>
