@@ -1,4 +1,4 @@
-"""`python -m benchmarks.run`: the data set build against DuckDB, uplift metrics against other packages, the gate; ratios, JSON out."""
+"""`python -m benchmarks.run`: the data set build, uplift metrics, a network's training, each against others; and the gate. JSON out."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import gate_resamples, uplift_metrics
+from benchmarks import dragonnet_throughput, gate_resamples, uplift_metrics
 from benchmarks.duckdb_build import build
 from components.land_events import land
 from promolift.contracts.artifacts import write_json
@@ -109,6 +109,7 @@ def main() -> int:
         "dataset": lambda: dataset(options.out.parent / "bench"),
         "gate": gate_resamples.measure,
         "uplift_metrics": uplift_metrics.measure,
+        "dragonnet": dragonnet_throughput.measure,
     }
     for name, work in parts.items():
         print(f"{name} …", file=sys.stderr, flush=True)

@@ -27,14 +27,12 @@ def tables(result: Record) -> Iterator[Table]:
 
 
 def targets(result: Record) -> Iterator[Target]:
-    """sqrt-PEHE of each configuration against the lower of the published TARNet and CFR figures."""
+    """sqrt-PEHE of each configuration against each of the published TARNet and CFR figures."""
     for name, model in result["models"].items():
         for key, place in PLACES.items():
-            limits = {rival: result["published"][rival][key] for rival in RIVALS}
-            limit = min(limits.values())
-            told = ", ".join(f"{rival} {number(value)}" for rival, value in limits.items())
             mean, error = model[key]["mean"], model[key]["se"]
-            yield Target(
-                f"IHDP, {name}, sqrt-PEHE {place}", f"{give_or_take(mean, error)}, {result['replications']} replications",
-                f"at most {number(limit)} (published: {told})", reached(mean, limit, error),
-            )  # fmt: skip
+            for rival in RIVALS:
+                limit = result["published"][rival][key]
+                told = f"{give_or_take(mean, error)}, {result['replications']} replications"
+                wanted = f"at most {number(limit)}, as published over 1,000"
+                yield Target(f"IHDP, {name} against {rival}, sqrt-PEHE {place}", told, wanted, reached(mean, limit, error))

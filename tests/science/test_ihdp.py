@@ -93,4 +93,4 @@ def test_every_replication_is_measured_by_each_configuration(tmp_path: Path):
     assert found["models"]["t"]["pehe_out"]["mean"] == pytest.approx((each[0]["pehe_out"] + each[1]["pehe_out"]) / 2)
     (table,) = ihdp_tables.tables(found)
     assert [row[0] for row in table.rows][:3] == ["**tarnet**", "**t**", "linear per arm"]
-    assert len(list(ihdp_tables.targets(found))) == 4
+    assert len(list(ihdp_tables.targets(found))) == 8
