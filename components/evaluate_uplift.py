@@ -14,6 +14,7 @@ from components.evaluation_metrics import (
     finite,
     gain_curve,
     model_metrics,
+    off_policy_values,
     policy_metrics,
     programme_effect,
     segment_metrics,
@@ -27,6 +28,7 @@ from components.trial_input import Decisions, read_decisions, segments
 from promolift.contracts.artifacts import Verdict, write_json
 from promolift.contracts.tables import EXAMPLES
 from promolift.uplift.audit import Audit, audit
+from promolift.uplift.clusters import Floats
 from promolift.uplift.effects import Choice, Effects, Measured, choose, contribution_means, measure
 from promolift.uplift.gate import DEFAULT_LIMITS, judge, power_line, trust
 from promolift.uplift.scores import faults, no_overlap, overlap
@@ -48,6 +50,7 @@ class Judgement:
     explained: dict[str, float]
     note: str
     seeds: dict[str, dict[str, Any]]
+    mean: Floats
 
 
 def evaluate(lake: str, models: str, champion: str, out: str, seed: int) -> bool:
@@ -86,7 +89,7 @@ def _judgement(decisions: Decisions, vocabulary: Vocabularies, models: Path, cha
     found = segments(rows)
     effects = measure(measured, predictions, choice, budget=budget, segments=found, resamples=RESAMPLES, seed=seed)
     seeds = {name: seed_spread(models, name, predictions[name], rows, measured) for name in before}
-    return Judgement(rows, measured, predictions, effects, choice, pseudo.explained, note, seeds)
+    return Judgement(rows, measured, predictions, effects, choice, pseudo.explained, note, seeds, pseudo.mean[test])
 
 
 def _document(test: Decisions, found: Audit, verdict: Verdict, seed: int) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def _measured(judgement: Judgement, seed: int) -> dict[str, Any]:
     choice = {"by": "value/aipw at the budget on the validation split", "validation_value": judgement.choice.values}
     return {
         "choice": choice | {"chosen": effects.chosen, "best_single_promo": judgement.choice.single},
-        "who_wins": winner(effects),
+        "who_wins": winner(effects), "off_policy": off_policy_values(effects, rows, judgement.mean, judgement.choice.single),
         "judged": {"decisions": effects.rows, "shoppers": effects.shoppers}, "overlap": asdict(overlap(rows.trial)),
         "outcome_models": {"r_squared_out_of_fold": judgement.explained}, "power": power_line(effects),
         "models": {name: _model(name, judgement, seed) for name in judgement.predictions},

@@ -11,10 +11,10 @@ from components.trial_input import Decisions
 from promolift.contracts.promos import NO_PROMO
 from promolift.uplift import metrics, qini
 from promolift.uplift.bootstrap import Estimate, half_samples
-from promolift.uplift.clusters import mean_error
+from promolift.uplift.clusters import Floats, mean_error
 from promolift.uplift.effects import Effects, Judged, Measured
 from promolift.uplift.metrics import Definition, metric
-from promolift.uplift.off_policy import Options, chosen, difference
+from promolift.uplift.off_policy import Options, all_estimates, chosen, difference
 from promolift.uplift.ranking import rank, toc_curve
 from promolift.uplift.value import Prediction, best_promo, contribution, spend_path
 
@@ -51,6 +51,18 @@ def _policy(judged: Judged, decisions: Decisions) -> dict[str, Any]:
     outcome, unit = decisions.outcome
     snips = difference("snips", decisions.value, trial, targets, options=Options(outcome=outcome, unit=unit), policies=("policy", NO_PROMO))
     return {"price_of_a_cent": judged.price, "mix": dict(zip(arms, share.tolist(), strict=True)), "snips": snips.record()}
+
+
+def off_policy_values(effects: Effects, decisions: Decisions, mean: Floats, single: str) -> dict[str, list[dict[str, Any]]]:
+    """Value per decision of the chosen model's policy, of its mix dealt at random, and of `single`, by every estimator.
+
+    Levels, not differences to no_promo. `mean` [n, K+1]: the outcome model's value of each arm; `single` was chosen on other rows.
+    """
+    arms, (outcome, unit) = decisions.card.arms, decisions.outcome
+    target = chosen(effects.models[effects.chosen].arm, len(arms))
+    options = Options(outcome=outcome, unit=unit, propensity=decisions.propensities)
+    found = all_estimates(decisions.value, decisions.trial, target, mean, best=arms.index(single), options=options)
+    return {policy: [value.record() for value in values] for policy, values in found.items()}
 
 
 def arm_metrics(prediction: Prediction, decisions: Decisions, resamples: int, seed: int) -> dict[str, Any]:

@@ -25,10 +25,14 @@ PARAMETERS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class PseudoOutcomes:
-    """Pseudo-outcomes [n, K+1] of all decisions (NaN where `wanted` was false), and each outcome model's R2 out of fold."""
+    """Pseudo-outcomes [n, K+1] of all decisions (NaN where `wanted` was false), and each outcome model's R2 out of fold.
+
+    `mean` [n, K+1]: the outcome model's own value of each arm, before the correction by the logged propensities.
+    """
 
     value: Floats
     cost: Floats
+    mean: Floats
     explained: dict[str, float]
 
     def of(self, decisions: Decisions, rows: Mask) -> Measured:
@@ -43,12 +47,13 @@ def pseudo_outcomes(decisions: Decisions, vocabulary: Vocabularies, usable: Mask
     rows = np.column_stack([decisions.numeric(), decisions.attributes(vocabulary)]).astype(np.float32)
     fold = folds(decisions, FOLDS, seed)
     trial = decisions.trial.take(wanted)
-    gammas, explained = [], {}
+    gammas, means, explained = [], [], {}
     for name, outcome in (("value", decisions.value), ("cost", decisions.cost)):
         mu = _cross_fit(rows, decisions, outcome, (fold, usable, wanted), seed)
         gammas.append(_spread(aipw(outcome[wanted], trial, mu), wanted))
+        means.append(_spread(mu, wanted))
         explained[name] = _r_squared(outcome[wanted], mu[np.arange(len(mu)), trial.arm])
-    return PseudoOutcomes(gammas[0], gammas[1], explained)
+    return PseudoOutcomes(gammas[0], gammas[1], means[0], explained)
 
 
 def _cross_fit(rows: Any, decisions: Decisions, outcome: Floats, parts: tuple[Integers, Mask, Mask], seed: int) -> Floats:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,38 @@ def test_a_champion_is_scored_through_its_exported_file(run: Any, tmp_path: Path
     assert found["models"]["champion"]["metrics"]["rate/qini"]["value"] == pytest.approx(
         found["models"]["uplift_net"]["metrics"]["rate/qini"]["value"], rel=1e-4
     )
+
+
+def test_the_chosen_policy_is_valued_by_every_estimator_beside_its_mix_and_the_best_single_promo(run: Any):
+    found = document(run[0])["off_policy"]
+    single, mixed, target = (rows for _, rows in sorted(found.items()))
+    assert [name.split(" (")[0] for name in sorted(found)] == ["best single arm", "shuffled same mix", "target policy"]
+    ids = ["value/snips", "value/ips", "value/dm", "value/dr", "value/sndr", "value/switch", "value/dros"]
+    assert all([row["id"] for row in rows] == ids for rows in found.values())
+    by_id = {row["id"]: row for row in target}
+    gain = by_id["value/dr"]["value"] - {row["id"]: row for row in mixed}["value/dr"]["value"]
+    compared = document(run[0])["policies"]["chosen_less_other"]["shuffled same mix"]
+    assert gain == pytest.approx(compared["value"], abs=3 * compared["error"])
+    assert 100 < by_id["value/snips"]["effective"] <= by_id["value/snips"]["matched"]
+    assert by_id["value/snips"]["interval"][0] < by_id["value/dr"]["value"] < by_id["value/snips"]["interval"][1]
+    assert single[0]["value"] < by_id["value/snips"]["value"]
+
+
+def test_the_sentence_says_who_earns_most_and_whom_it_is_shown_to_beat(run: Any):
+    sentence = document(run[0])["who_wins"]
+    assert sentence.startswith("At the budget uplift_net earns most, ") and "shown to earn more than" in sentence and "response" in sentence
+
+
+def test_scores_of_other_seeds_become_a_spread(run: Any, tmp_path: Path):
+    folder = run[0]
+    shutil.copytree(folder / "models", tmp_path / "models")
+    seeds = tmp_path / "models" / "seeds" / "uplift_net"
+    seeds.mkdir(parents=True)
+    shutil.copy(folder / "models" / "uplift_net" / "scores.parquet", seeds / "2.parquet")
+    shutil.copy(folder / "models" / "response" / "scores.parquet", seeds / "3.parquet")
+    evaluate(str(folder / "lake"), str(tmp_path / "models"), "", str(tmp_path / "evaluation"), 7)
+    found = document(tmp_path)["models"]
+    own, same, other = found["uplift_net"]["seeds"]["rate/qini"]["values"]
+    assert own == same == pytest.approx(found["uplift_net"]["metrics"]["rate/qini"]["value"]) and other < own
+    assert found["uplift_net"]["seeds"]["n"] == 3 and found["uplift_net"]["seeds"]["value/aipw"]["sd"] > 0
+    assert found["response"]["seeds"] == {}

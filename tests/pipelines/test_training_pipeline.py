@@ -75,7 +75,7 @@ def test_a_run_ends_with_a_report_a_summary_and_a_model_to_serve(first: tuple[Pa
     assert found["truth"] is None
     assert f"{found['gate']['chosen']} is {found['gate']['verdict']}" in done.stdout
     report = (out / "report.html").read_text()
-    assert report.index("What is real") < report.index("Verdict") < report.index("rate/qini") < report.index("qini/raw-local")
+    assert report.index("Verdict") < report.index("rate/qini") < report.index("qini/raw-local") < report.index("What is real")
     assert "http" not in report.replace("docs/", "")
     assert found["gate"]["verdict"] == "promoted"
     assert all(reason.startswith("Power: ") for reason in found["gate"]["reasons"])
