@@ -75,7 +75,8 @@ def open_examples(lake: Path) -> Examples:
     try:
         table = DeltaTable(str(path))
     except (DeltaError, OSError) as cause:
-        raise InputError(f"No training examples at '{path}' ({cause}); run the Spark job build_examples first.") from cause
+        why = str(cause).splitlines()[0]
+        raise InputError(f"No training examples at '{path}' ({why}); run the Spark job build_examples first.") from cause
     dataset = table.to_pyarrow_dataset()
     _check_schema(dataset.schema, schema_of(card).examples.columns, path)
     examples = Examples(_in_file_order(dataset), table.version(), card, path)

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -84,5 +85,9 @@ def test_bad_examples_are_a_whole_sentence(tmp_path: Path, make, sentence: str):
 
 
 def test_missing_table_is_a_whole_sentence(tmp_path: Path):
-    with pytest.raises(InputError, match=r"No training examples at .* run the Spark job build_examples first"):
+    with pytest.raises(InputError, match=r"source\.json' is missing: nothing was landed in this lake; land a source first"):
         open_examples(tmp_path)
+    lake = write_lake(tmp_path / "lake", rows=200)
+    shutil.rmtree(lake / "gold")
+    with pytest.raises(InputError, match=r"No training examples at .* run the Spark job build_examples first"):
+        open_examples(lake)

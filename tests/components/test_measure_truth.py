@@ -222,5 +222,5 @@ def test_a_truth_that_lacks_decisions_or_is_not_there_is_a_sentence(world: World
 
 
 def test_a_missing_lake_is_a_sentence(tmp_path: Path):
-    with pytest.raises(InputError, match="No training examples"):
+    with pytest.raises(InputError, match="nothing was landed in this lake"):
         measure(str(tmp_path / "truth"), str(tmp_path / "lake"), str(tmp_path), str(tmp_path))

@@ -80,7 +80,7 @@ def test_what_cannot_run_says_why_and_leaves_no_record(tmp_path: Path):
 
 def test_code_below_a_step_is_its_code_too():
     names = {path.name for path in code_of("science.hillstrom")}
-    assert {"hillstrom.py", "hillstrom_models.py", "train_baselines.py", "conventions.py", "curves.py"} <= names
+    assert {"hillstrom.py", "hillstrom_models.py", "boosting.py", "conventions.py", "curves.py"} <= names
     assert "page.py" not in names
     assert file_of("numpy") is None
     assert file_of("promolift.uplift.conventions.DEFINITIONS") is None
