@@ -1,4 +1,4 @@
-"""Trained candidates and gold/examples -> evaluation/{metrics.json, verdict.json, curves.png, spend.png} and the gate's answer.
+"""Trained candidates and gold/examples -> evaluation/{metrics.json, verdict.json, three figures} and the gate's answer.
 
 The validation split chooses among the candidates, the test split alone judges the one chosen. Neither was trained on.
 """
@@ -8,17 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from components.candidate_scores import read_candidates, read_champion
-from components.evaluation_figures import draw_curves, draw_spend
+from components.evaluation_figures import draw_calibration, draw_curves, draw_spend
 from components.evaluation_metrics import (
     arm_metrics,
     finite,
-    gain_curve,
     model_metrics,
     off_policy_values,
     policy_metrics,
     programme_effect,
     segment_metrics,
-    spend_curve,
 )
 from components.evaluation_seeds import seed_spread
 from components.evaluation_verdict import winner
@@ -31,6 +29,7 @@ from promolift.uplift.audit import Audit, audit
 from promolift.uplift.clusters import Floats
 from promolift.uplift.effects import Choice, Effects, Measured, choose, contribution_means, measure
 from promolift.uplift.gate import DEFAULT_LIMITS, judge, power_line, trust
+from promolift.uplift.judge_curves import calibration_bins, gain_curve, spend_curve
 from promolift.uplift.scores import faults, no_overlap, overlap
 from promolift.uplift.value import Prediction
 
@@ -72,6 +71,7 @@ def evaluate(lake: str, models: str, champion: str, out: str, seed: int) -> bool
     if judgement:
         draw_curves(document, folder / "curves.png")
         draw_spend(document, folder / "spend.png")
+        draw_calibration(document, folder / "calibration.png")
     return verdict.promoted
 
 
@@ -126,6 +126,7 @@ def _model(name: str, judgement: Judgement, seed: int) -> dict[str, Any]:
         "seeds": judgement.seeds.get(name, {}),
         "gain_curve": gain_curve(prediction, judgement.measured),
         "spend_curve": spend_curve(prediction, judgement.measured),
+        "calibration": calibration_bins(prediction, judgement.measured),
     }
 
 

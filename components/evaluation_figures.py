@@ -54,6 +54,21 @@ def draw_spend(document: dict[str, Any], path: Path) -> None:
     _save(figure, axes, path)
 
 
+def draw_calibration(document: dict[str, Any], path: Path) -> None:
+    """Measured against predicted effect of the chosen model in bins of equal count, with 95 % intervals; calibrated: on the line."""
+    figure, axes = _figure()
+    bins = document["models"][document["chosen"]]["calibration"]
+    predicted, measured, error = (np.asarray(bins[name]) for name in ("predicted", "measured", "error"))
+    axes.errorbar(predicted, measured, yerr=1.96 * error, fmt="o", color=_STYLES["uplift_net"][0], capsize=3, label=document["chosen"])
+    ends = [float(predicted.min()), float(predicted.max())]
+    axes.plot(ends, ends, color="grey", linestyle=":", linewidth=1, label="measured = predicted")
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xlabel(f"predicted effect of a promo, {document['unit']}")
+    axes.set_ylabel(f"measured effect, {document['unit']}")
+    axes.set_title("calibration of the effects: all promos, bins of equal count")
+    _save(figure, axes, path)
+
+
 def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7.5, 4.5), dpi=110, layout="constrained")
     return figure, figure.subplots()

@@ -12,13 +12,10 @@ from promolift.contracts.promos import NO_PROMO
 from promolift.uplift import metrics, qini
 from promolift.uplift.bootstrap import Estimate, half_samples
 from promolift.uplift.clusters import Floats, mean_error
-from promolift.uplift.effects import Effects, Judged, Measured
+from promolift.uplift.effects import Effects, Judged
 from promolift.uplift.metrics import Definition, metric
 from promolift.uplift.off_policy import Options, all_estimates, chosen, difference
-from promolift.uplift.ranking import rank, toc_curve
-from promolift.uplift.value import Prediction, best_promo, contribution, spend_path
-
-CURVE_POINTS = 50
+from promolift.uplift.value import Prediction
 
 
 def model_metrics(name: str, effects: Effects, decisions: Decisions) -> dict[str, Any]:
@@ -97,29 +94,6 @@ def segment_metrics(effects: Effects) -> list[dict[str, Any]]:
         {"segment": s.name, "rows": s.rows, "value": s.effect.value, "interval": list(s.effect.interval()), "holm_p_harm": s.p_harm}
         for s in effects.segments
     ]
-
-
-def gain_curve(prediction: Prediction, measured: Measured) -> dict[str, list[float]]:
-    """Points of q TOC(q) with clustered standard errors: gain per decision over giving the same share at random."""
-    promo, score = best_promo(prediction)
-    effect = contribution(measured.value, promo)
-    ranking = rank(score)
-    share, gain = toc_curve(ranking, effect, CURVE_POINTS)
-    place = np.empty(len(score))
-    place[ranking.order] = (np.arange(len(score)) + 0.5) / len(score)
-    codes, count = measured.trial.codes, measured.trial.shoppers
-    error = [mean_error((effect - effect.mean()) * ((place <= q) - q), codes, count) for q in share]
-    return {"share": share.tolist(), "gain": gain.tolist(), "error": error}
-
-
-def spend_curve(prediction: Prediction, measured: Measured) -> dict[str, list[float]]:
-    """Measured value against measured spend, both per decision, along the path of falling shadow price, from giving nothing."""
-    codes, count = measured.trial.codes, measured.trial.shoppers
-    points = [(0.0, 0.0, 0.0)]
-    for arm in spend_path(prediction):
-        value, cost = contribution(measured.value, arm), contribution(measured.cost, arm)
-        points.append((float(cost.mean()), float(value.mean()), mean_error(value, codes, count)))
-    return dict(zip(("spend", "value", "error"), map(list, zip(*points, strict=True)), strict=True))
 
 
 def programme_effect(decisions: Decisions, held_out: NDArray[np.bool_]) -> dict[str, Any] | None:

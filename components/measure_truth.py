@@ -18,7 +18,7 @@ from promolift.contracts.artifacts import ModelManifest, read_manifest, write_js
 from promolift.contracts.decisions import Candidates, Request, Scores
 from promolift.errors import InputError
 from promolift.policy.constraints import Policy, choose, harmless
-from promolift.uplift.calibration import lower_at
+from promolift.uplift.calibration import PromoBounds, coverage, lower_at
 from promolift.uplift.clusters import Floats, Integers
 from promolift.uplift.ranking import rank, tie_means
 from promolift.uplift.scores import no_overlap
@@ -45,6 +45,7 @@ def measure(truth: str, lake: str, models: str, out: str) -> dict[str, Any]:
     found = {name: _policy(p, known, budget) | _agreement(p, known, rows) for name, p in predictions.items()}
     for name, judged in found.items():
         judged["served"] = _served(predictions[name], read_manifest(Path(models) / name), known, rows)
+        judged["harm_bound"] = bound_coverage(predictions[name], read_manifest(Path(models) / name), known, rows.card.arms[1:])
         judged["share_of_oracle"] = _ratio(judged["profit"], oracle["profit"])
         judged["share_of_lightgbm"] = _ratio(judged["profit"], found["lightgbm"]["profit"])
     document = {
@@ -86,6 +87,12 @@ def _worth(arm: Integers, known: Prediction) -> dict[str, Any]:
 def _served(prediction: Prediction, manifest: ModelManifest, known: Prediction, rows: Decisions) -> dict[str, Any]:
     worth = _worth(served_arms(prediction, manifest, rows.card.arms), known)
     return worth | {"share_of_oracle": _ratio(worth["profit"], _policy(known, known, worth["spend"])["profit"])}
+
+
+def bound_coverage(prediction: Prediction, manifest: ModelManifest, known: Prediction, promos: tuple[str, ...]) -> dict[str, Any]:
+    """How often the truth lies above the bound of do-no-harm: shares of (bin, promo) cells and of (decision, promo) pairs."""
+    found = coverage(PromoBounds(manifest.harm_bound, ()), prediction.value, known.value, promos)
+    return {"cells_above": found.cells, "cells": found.counted, "pairs_above": found.pairs}
 
 
 def served_arms(prediction: Prediction, manifest: ModelManifest, arms: tuple[str, ...]) -> Integers:

@@ -15,6 +15,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 FIGURES = {
     "curves.png": "Gain over giving the same share of shoppers a promo at random, by share of shoppers, with clustered 95 % bands",
     "spend.png": "Measured value against measured spend per decision as the price of a cent of budget falls",
+    "calibration.png": "Measured against predicted effect of the chosen model, bins of equal count with 95 % intervals",
 }
 FIRST = ("value/", "spend/", "rate/", "calibration/")
 """Order of the metrics: what the policy earns, what it spends, how well it orders shoppers, how true its sizes are."""

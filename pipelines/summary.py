@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from components.register_model import code_commit
 from pipelines.local_runner import Task
 from promolift.contracts.artifacts import CANDIDATES, read_source_card
 
@@ -15,6 +16,7 @@ def summarise(folder: Path, tasks: Mapping[str, Task], seconds: float) -> dict[s
     """Everything that the report shows, by the keys of summary.json; a part that the pipeline does not have is null or empty."""
     return {
         "sources": _sources(folder),
+        "commit": code_commit(),
         "tables": _tables(folder / "lake" / "lineage"),
         "expectations": {layer: _read(folder / "docs" / layer / "result.json") for layer in LAYERS},
         "online": _read(folder / "lake" / "lineage" / "materialize_features.json"),

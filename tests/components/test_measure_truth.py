@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from components.measure_truth import SERVED, measure, spearman
+from components.measure_truth import SERVED, bound_coverage, measure, spearman
 from promolift.contracts.artifacts import CANDIDATES, ModelManifest, write_json
 from promolift.errors import InputError
 from promolift.settings import Settings
+from promolift.uplift.value import Prediction
 from tests.components.synthetic_examples import CARD, effects, rows_of, write_lake
 
 ROOT = Path(__file__).parents[2]
@@ -224,3 +225,12 @@ def test_a_truth_that_lacks_decisions_or_is_not_there_is_a_sentence(world: World
 def test_a_missing_lake_is_a_sentence(tmp_path: Path):
     with pytest.raises(InputError, match="nothing was landed in this lake"):
         measure(str(tmp_path / "truth"), str(tmp_path / "lake"), str(tmp_path), str(tmp_path))
+
+
+def test_coverage_of_the_harm_bound_by_hand():
+    """Ten pairs of one promo, a bound of 0 everywhere: the truth of the three lowest scores lies below it."""
+    value = np.arange(10.0)[:, None]
+    known = Prediction(np.where(value < 3, -1.0, 2.0), np.zeros((10, 1)))
+    manifest = ModelManifest("m", "", "", (), (), {}, (), "profit", {"one": ((0.0, 0.0), (9.0, 0.0))}, {}, 1, "")
+    found = bound_coverage(Prediction(value, np.zeros((10, 1))), manifest, known, ("one",))
+    assert found == {"cells_above": 0.7, "cells": 10, "pairs_above": 0.7}

@@ -34,7 +34,7 @@ def finished(run: Path, content: str, *, promoted: bool = True) -> dict[str, Any
     gate = {"chosen": "lightgbm", "verdict": "promoted" if promoted else "refused", "reasons": list(verdict.reasons), "checks": []}
     card = {"name": "tiny", "real": "all", "simulated": "", "objective": "profit", "as_of": CARD.as_of}
     summary = {
-        "sources": {**card, "estimated_propensities": False, "covariates": {}}, "tables": {},
+        "sources": {**card, "estimated_propensities": False, "covariates": {}}, "tables": {}, "commit": "unknown",
         "expectations": {}, "online": None, "training": {}, "gate": gate, "truth": None, "registry": made,
         "seconds": {"evaluate-uplift": 1.0, "total": 1.0}, "peak_gib": {"evaluate-uplift": 0.5}, "reused": [],
     }  # fmt: skip
