@@ -4,6 +4,7 @@ READY := .venv/.ready
 UV = $(or $(shell command -v uv),build/uv/bin/uv)# the second one is what setup installs
 RUN ?= build/demo
 SHOPPER ?=
+SHARED := -n auto --dist loadfile# a worker a core; a file's tests share what is costly to start
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
@@ -33,11 +34,11 @@ check: $(READY) ## lock, format, lint, types, import directions and compiled pip
 	@$(PYTHON) -m pipelines.run compile --check
 
 test: $(READY) ## every test, fast ones first (needs no network after setup)
-	@$(PYTHON) -m pytest -m "not slow" -q
-	@$(PYTHON) -m pytest -m slow -q
+	@$(PYTHON) -m pytest -m "not slow" -q $(SHARED)
+	@$(PYTHON) -m pytest -m slow -q $(SHARED)
 
 test-fast: $(READY) ## only the tests that take seconds
-	@$(PYTHON) -m pytest -m "not slow" -q
+	@$(PYTHON) -m pytest -m "not slow" -q $(SHARED)
 
 compile: $(READY) ## rewrite pipelines/compiled/*.yaml
 	@$(PYTHON) -m pipelines.run compile
