@@ -20,10 +20,15 @@ def tables(result: Record) -> Iterator[Table]:
     rows += [(f"{name}, published", *(number(found.get(key)) for key in FIGURES)) for name, found in result["published"].items()]
     columns = ("model", "sqrt-PEHE within", "sqrt-PEHE out", "error of ATE within", "error of ATE out")
     notes = (
-        f"Ours in bold: mean ± standard error over {result['replications']} replications, each the mean of {len(result['seeds'])} seeds. "
+        f"Ours in bold: mean ± standard error over {result['replications']} replications{_seeds(result)}. "
         "Published: means over 1,000 replications (Shalit, Johansson and Sontag, 2017, table 1; Shi, Blei and Veitch, 2019, table 1).",
     )
     yield Table("ihdp", "IHDP: error of the effect", columns, tuple(rows), notes)
+
+
+def _seeds(result: Record) -> str:
+    count = len(result["seeds"])
+    return f", each the mean of {count} seeds" if count > 1 else ", one seed each"
 
 
 def targets(result: Record) -> Iterator[Target]:
