@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROWS = 6_000
+ROWS = 5_000
 YAML = """
 file: trial.parquet
 arm: offer
@@ -42,7 +42,7 @@ def trial(folder: Path) -> Path:
 def run(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines.run", "training", "--source", "table", "--path", str(path), "--out", str(out)]
     return subprocess.run(
-        [*command, "--epochs", "4", "--learners", "x_learner,tarnet", "--seeds", "2", "--search-trials", "2"],
+        [*command, "--epochs", "4", "--learners", "x_learner,tarnet", "--seeds", "2", "--search-trials", "1"],
         cwd=ROOT,
         capture_output=True,
         text=True,
