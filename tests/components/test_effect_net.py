@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components import effect_training
 from components.effect_config import STRUCTURES, EffectConfig
 from components.effect_input import Scaling, checked, scaled, split
 from components.effect_training import Trainer, fit, load_net
@@ -172,3 +173,16 @@ def test_a_model_refuses_other_columns():
     scaling = Scaling(np.zeros(3), np.ones(3), 0.0, 1.0)
     with pytest.raises(InputError, match="2 columns but the model was trained on 3"):
         scaling.inputs(X)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1_024, 1_000])
+def test_compiled_training_is_the_same_training(monkeypatch: pytest.MonkeyPatch, rows: int):
+    """With a last batch that is whole, and with one that is not."""
+    x, arm, outcome, _ = _experiment(rows=rows)
+    config = replace(SMALL, structure="dragonnet", epochs=4)
+    plain = fit(x, arm, outcome, config, seed=1)
+    monkeypatch.setattr(effect_training, "LEAST_STEPS", 0)
+    compiled = fit(x, arm, outcome, config, seed=1)
+    np.testing.assert_allclose(compiled.history, plain.history, rtol=1e-4)
+    np.testing.assert_allclose(compiled.means(x), plain.means(x), rtol=1e-2, atol=1e-2)
