@@ -128,7 +128,7 @@ class Trainer:
         return history
 
     def _epoch(self, data: list[Tensor], order: Tensor, seed: Tensor) -> None:
-        """All rows of x, arm, y, weight once in `order` [n], with dropout that the seed alone decides. Shapes are known: XLA asks for it."""
+        """All rows of x, arm, y, weight once in `order` [n], with dropout that the seed alone decides. Shapes are known, as XLA asks."""
         import tensorflow as tf  # noqa: PLC0415 (takes seconds)
 
         size, rows = self.config.batch_rows, data[0].shape[0]
