@@ -18,7 +18,6 @@ from components.export_model import Candidate, Scores
 from components.harm_knots import features
 from components.learner_names import NETWORKS
 from components.tree_export import forest_of, positive, walk, wide_row
-from components.uplift_model import NetConfig, NetSpec
 
 SIZES = EffectConfig(trunk=(64, 64), head=(32,), l2_trunk=1e-3, l2_head=1e-3, epochs=40, patience=6, batch_rows=1_024, targeted=False)
 FARTHEST = 5.0
@@ -56,7 +55,7 @@ class Seen:
 def seen(examples: Examples, rows: Rows) -> Seen:
     """Means, deviations and known values of the train rows."""
     sizes = tuple(1 + int(codes.max()) for codes in rows["attributes"].T)
-    logged = np.array(NetSpec(examples.card, sizes, NetConfig()).logged) > 0
+    logged = np.array(examples.features.skewed)
     logs = _logarithms(rows["numeric"], logged)
     return Seen(logged, logs.mean(axis=0), np.maximum(logs.std(axis=0), 1e-6), sizes)
 

@@ -31,7 +31,7 @@ def seed_spread(models: Path, name: str, own: Prediction, decisions: Decisions, 
 def figures(prediction: Prediction, measured: Measured, budget: float) -> Figures:
     """rate/qini of the scores and value/aipw of the policy at `budget`, both per decision, without intervals."""
     promo, score = best_promo(prediction)
-    effect = measured.value[np.arange(len(score)), promo] - measured.value[:, 0]
+    effect = contribution(measured.value, promo)
     least = half_samples(measured.trial.codes, measured.trial.shoppers, 2, 1)
     arm = assign(prediction, price_at(measured, prediction, budget))
     value = float(contribution(measured.value, arm).mean())

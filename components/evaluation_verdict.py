@@ -1,14 +1,15 @@
 """Effects of all candidates -> one sentence that says which of them earns most, and from which the data can tell it."""
 
 from promolift.uplift.effects import CHAMPION, Effects
+from promolift.uplift.gate import WITHOUT_MODEL
 
-SIMPLE = ("lightgbm", "response", "best single promo")
+SIMPLE = ("lightgbm", "response", *WITHOUT_MODEL)
 """What needs no network; when one of these wins, the sentence says so."""
 
 
 def winner(effects: Effects) -> str:
     """Who earns most at the budget on the test decisions, and whom it is shown to beat: 95 % intervals of paired differences."""
-    names = [name for name in (*effects.models, *effects.others) if name != CHAMPION]
+    names = [name for name in (*effects.models, *WITHOUT_MODEL) if name != CHAMPION]
     best = max(names, key=lambda name: effects.profit(name).value)
     rivals = [name for name in names if name != best]
     beaten = [name for name in rivals if effects.profit(best).minus(effects.profit(name)).interval()[0] > 0]

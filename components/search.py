@@ -4,13 +4,11 @@ Every finished trial is in search/<study>.db, so that a stopped search goes on w
 """
 
 import argparse
-import fcntl
 import hashlib
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,8 @@ from components.examples_input import Examples, open_examples
 from components.search_log import log_search
 from components.search_spaces import SPACES, Range, Trials, start_of
 from promolift.contracts.artifacts import write_json
-from promolift.contracts.features import features_hash
-from promolift.errors import InputError, PromoliftError, UnavailableError
+from promolift.errors import InputError, PromoliftError
+from promolift.locks import held
 from promolift.settings import load
 
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -73,11 +71,11 @@ def search(lake: str, folder: Path, name: str, seed: int, budget: Budget) -> dic
         raise InputError(f"There is nothing to search for candidate '{name}'; choose one of {', '.join(SPACES)}.")
     examples = open_examples(Path(lake))
     study_name = f"{name}-{_fingerprint(examples, name, seed)}"
-    with _held(folder, study_name) as storage:
-        study = _opened(storage, study_name, name)
+    place = (folder / study_name).resolve()
+    with held(place.with_suffix(".lock"), "give another run folder", f"Another search is at work on '{place}'; wait until it ends."):
+        study = _opened(f"sqlite:///{place}.db", study_name, name)
         print(f"{name}: study {study_name} has {len(_done(study))} of {budget.trials} trials in {folder}", flush=True)
-        began = time.perf_counter()
-        _spend(study, Trials(name, examples, seed), began, budget)
+        _spend(study, Trials(name, examples, seed), budget)
         record = _record(study, name, seed, examples.version)
     write_json(folder / f"{name}.json", record)
     if budget.mlflow_uri:
@@ -86,24 +84,8 @@ def search(lake: str, folder: Path, name: str, seed: int, budget: Budget) -> dic
 
 
 def _fingerprint(examples: Examples, name: str, seed: int) -> str:
-    parts = (str(examples.version), features_hash(), examples.card, SPACES[name], seed)
+    parts = (examples.version, examples.features.hash, examples.card, SPACES[name], seed)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
-
-
-@contextmanager
-def _held(folder: Path, study_name: str) -> Iterator[str]:
-    """The study's storage, for one search at a time."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / f"{study_name}.lock").open("w")
-    except OSError as cause:
-        raise UnavailableError(f"The search's folder '{folder}' cannot be written ({cause.strerror}); give another run folder.") from cause
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as cause:
-            raise UnavailableError(f"Another search is at work on '{folder / study_name}'; wait until it ends.") from cause
-        yield f"sqlite:///{(folder / study_name).resolve()}.db"
 
 
 def _opened(storage: str, study_name: str, name: str) -> Any:
@@ -121,7 +103,9 @@ def _done(study: Any) -> list[Any]:
     return found
 
 
-def _spend(study: Any, trials: Trials, began: float, budget: Budget) -> None:
+def _spend(study: Any, trials: Trials, budget: Budget) -> None:
+    """Trials until either is spent; reading the data is not in the seconds, so that one trial is always begun."""
+    began = time.perf_counter()
     while (done := len(_done(study))) < budget.trials and time.perf_counter() - began < budget.seconds:
         # a sampler of its own for each trial: the next one depends on the trials before and the seed, not on how often it was stopped
         study.sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"{trials.seed}-{done}".encode()))

@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from types import ModuleType
 
-from promolift.contracts.features import Given, Windowed, features_of
+from promolift.contracts.features import features_of
 from promolift.contracts.promos import CATEGORY_NAMES, Promo, SourceCard
 
 LOSSES = ("conversion", "margin", "effect", "cost")
@@ -43,9 +43,8 @@ class NetSpec:
 
     @property
     def logged(self) -> list[float]:
-        """1 for counts, cents and days (skewed, enter as log1p), 0 for shares and for plain numbers that the source gave."""
-        plain = (bool(f.per) if isinstance(f, Windowed) else isinstance(f, Given) and not f.skewed for f in features_of(self.card).numeric)
-        return [0.0 if p else 1.0 for p in plain]
+        """[N] 1 for what enters as log1p, 0 for the rest."""
+        return [float(skewed) for skewed in features_of(self.card).skewed]
 
     @property
     def sales(self) -> int | None:

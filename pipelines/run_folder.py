@@ -1,6 +1,5 @@
 """The folder of a run: made, locked, and kept to one source and seed; what is missing on this machine is said before anything starts."""
 
-import fcntl
 import hashlib
 import json
 import shutil
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promolift.contracts.artifacts import write_json
-from promolift.errors import InputError, UnavailableError
+from promolift.errors import InputError
+from promolift.locks import held
 
 MADE: tuple[str, ...] = (
     "lake", "truth", "models", "evaluation", "search", "measured_truth", "docs", "champion", "serving_model", "redis", "mlruns", ".kfp",
@@ -61,16 +61,8 @@ def opened(folder: Path, origin: Origin, *, fresh: bool) -> Iterator[Path]:
     Raises UnavailableError when it cannot be written or another run holds it, InputError when it holds a run of another origin.
     """
     place = folder.resolve()
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        lock = (place / ".lock").open("a+")
-    except OSError as error:
-        raise UnavailableError(f"The run folder {place} cannot be written ({error.strerror}); choose another with --out.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UnavailableError(f"Another run is at work in {place}; wait for it or choose another folder with --out.") from error
+    taken = f"Another run is at work in {place}; wait for it or choose another folder with --out."
+    with held(place / ".lock", "choose another run folder with --out", taken):
         if fresh:
             _empty(place)
         _claim(place, origin)

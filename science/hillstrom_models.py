@@ -1,6 +1,6 @@
 """Customers of Hillstrom's trial -> the score of each model for the test rows, from models fitted on the training rows only.
 
-LightGBM runs with the settings and the early stopping of `components/train_baselines.py`: what the product trains is what is measured.
+LightGBM runs with the settings and the early stopping of `components/boosting.py`: what the product trains is what is measured.
 """
 
 from collections.abc import Callable, Mapping

@@ -28,7 +28,7 @@ SPLIT_FILE = "ihdp_seed_x_t_split.npz"
 OFFICIAL = "test_idx_1_100"
 OUTCOMES = ("yf", "ycf", "mu0", "mu1")
 REPLICATIONS = 200
-"""Of 1,000: some 8 minutes on two cores; the published figures are of all."""
+"""Of 1,000, so that all steps fit into half an hour (docs/science.md has their seconds); the published figures are of all."""
 RATES = EffectConfig(learning_rate=3e-3, decay=0.99, epochs=300, patience=60)
 CONFIGURATIONS: Mapping[str, EffectConfig] = {
     "tarnet": replace(RATES, structure="tarnet", head=(100, 100, 100), l2_trunk=0.01, l2_head=0.01),

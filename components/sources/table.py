@@ -19,7 +19,7 @@ from promolift.contracts.promos import LABEL_GRACE_DAYS, NO_PROMO, OUTCOME_WINDO
 from promolift.contracts.tables import schema_of, table
 from promolift.errors import InputError
 from promolift.uplift.clusters import Floats, Integers
-from promolift.uplift.judge_input import Columns, Request, read_columns
+from promolift.uplift.judge_input import Columns, Request, columns_of
 from promolift.uplift.judge_table import labels, need, numbers, read_table, refuse
 from promolift.uplift.scores import SUM_TOLERANCE
 
@@ -33,7 +33,10 @@ SHARE_OF_COST = 0.5
 
 @dataclass(frozen=True)
 class _Read:
-    """The file as read. `rows` [n]: row numbers; `binary` [n] of 0 and 1; `value`, `cost` [n] in cents."""
+    """The file as read. `rows` [n]: row numbers; `binary` [n] of 0 and 1; `value`, `cost` [n] in cents; `propensities` [n, K + 1].
+
+    `estimated`: the propensities are the file's own shares of the arms.
+    """
 
     spec: TableSpec
     frame: Any
@@ -42,6 +45,8 @@ class _Read:
     binary: Floats
     value: Floats
     cost: Floats
+    propensities: Floats
+    estimated: bool
 
 
 def land(path: str, seed: int) -> Landed:
@@ -62,11 +67,13 @@ def _refused() -> TableSpec:
 def _read(spec: TableSpec) -> _Read:
     outcome, cost = spec.value or spec.outcome, spec.cost if isinstance(spec.cost, str) else ""
     request = Request(spec.file, spec.arm, outcome, (), control=spec.control, propensity=spec.propensity, cost=cost, cluster=spec.shopper)
-    columns = read_columns(request)
     frame = read_table(spec.file)
+    columns = columns_of(frame, request)
     need(frame, spec.file.name, [spec.outcome, spec.time, *spec.features])
     rows = np.arange(len(frame)) + 1
-    return _Read(spec, frame, columns, rows, _binary(spec, frame, rows, columns), _money(spec, columns), _costs(spec, columns))
+    value = _cents(columns.outcome) if spec.value else np.zeros(len(rows))
+    propensities, estimated = _propensities(spec, columns)
+    return _Read(spec, frame, columns, rows, _binary(spec, frame, rows, columns), value, _costs(spec, columns), propensities, estimated)
 
 
 def _binary(spec: TableSpec, frame: Any, rows: Integers, columns: Columns) -> Floats:
@@ -76,10 +83,6 @@ def _binary(spec: TableSpec, frame: Any, rows: Integers, columns: Columns) -> Fl
     found = numbers(frame, spec.outcome, rows)
     refuse((found != 0) & (found != 1), frame[spec.outcome], spec.outcome, "neither 0 nor 1; an amount is a `value`", rows)
     return found
-
-
-def _money(spec: TableSpec, columns: Columns) -> Floats:
-    return _cents(columns.outcome) if spec.value else np.zeros(len(columns.outcome))
 
 
 def _cents(amount: Floats) -> Floats:
@@ -102,9 +105,9 @@ def _costs(spec: TableSpec, columns: Columns) -> Floats:
     return _cents(cost)
 
 
-def _propensities(read: _Read) -> tuple[Floats, bool]:
+def _propensities(spec: TableSpec, columns: Columns) -> tuple[Floats, bool]:
     """[n, K + 1], and whether they are only the file's own shares. Raises InputError for shares that do not fit the arms."""
-    columns, shares = read.columns, read.spec.shares
+    shares = spec.shares
     if not shares:
         return columns.propensities, columns.estimated
     if set(shares) != set(columns.arms):
@@ -118,7 +121,7 @@ def _propensities(read: _Read) -> tuple[Floats, bool]:
 def _shoppers(read: _Read) -> Any:
     """Whose decision each row is, as text [n]."""
     if not read.spec.shopper:
-        return np.array([f"row {number}" for number in read.rows])
+        return np.array(_row_names(read))
     codes, names = labels(read.frame, read.spec.shopper, read.rows)
     return np.array(names)[codes]
 
@@ -169,28 +172,27 @@ def _card(read: _Read, given: list[Given], moment: Integers) -> SourceCard:
         objective="profit" if spec.value else "visited", binary_outcome="converted", budget_cents=budget,
         as_of=window.isoformat(timespec="seconds").replace("+00:00", "Z"), promos=_promos(read), has_truth=False,
         covariates=tuple(g.covariate for g in given), segments=tuple(map(stored, spec.segments)),
-        estimated_propensities=_propensities(read)[1],
+        estimated_propensities=read.estimated,
     )  # fmt: skip
 
 
-def _exposures(who: Any) -> list[str]:
-    return [f"row {number}" for number in range(1, len(who) + 1)]
+def _row_names(read: _Read) -> list[str]:
+    return [f"row {number}" for number in read.rows]
 
 
 def _assignments(read: _Read, card: SourceCard, who: Any, moment: Integers) -> pa.Table:
     names = pa.array(card.arms).take(pa.array(read.columns.arm))
-    propensities = _propensities(read)[0]
-    bucket = np.where(np.ptp(propensities, axis=1) < SUM_TOLERANCE, "uniform", "skewed")
+    bucket = np.where(np.ptp(read.propensities, axis=1) < SUM_TOLERANCE, "uniform", "skewed")
     return arrow_table(table("landing", "assignments"), {
-        "exposure_id": _exposures(who), "shopper_id": who, "moment": moment, "bucket": bucket, "promo_id": names,
-        "propensities": pa.array(list(propensities)), "arrived_at": moment,
+        "exposure_id": _row_names(read), "shopper_id": who, "moment": moment, "bucket": bucket, "promo_id": names,
+        "propensities": pa.array(list(read.propensities)), "arrived_at": moment,
     })  # fmt: skip
 
 
 def _trials(read: _Read, card: SourceCard, given: list[Given], who: Any, moment: Integers) -> pa.Table:
     trials = schema_of(card).landing[1]
     return arrow_table(trials, {
-        "exposure_id": _exposures(who), "shopper_id": who, "moment": moment, **{g.covariate.name: pa.array(g.values) for g in given},
+        "exposure_id": _row_names(read), "shopper_id": who, "moment": moment, **{g.covariate.name: pa.array(g.values) for g in given},
         "converted": read.binary == 1, "margin_cents": read.value.astype(np.int64), "cost_cents": read.cost.astype(np.int64),
         "arrived_at": moment + SETTLED,
     })  # fmt: skip

@@ -58,8 +58,11 @@ class OnlineFeatures:
 
 
 def _defaults(service: feast.FeatureService) -> dict[str, float | str]:
-    """By name in the service's order: what its field's tag says, a number unless the field is a text."""
+    """By name in the service's order: what its field's tag says, a number unless the field is a text. Raises InputError without tags."""
     fields = [field for view in service.feature_view_projections for field in view.features]
+    untagged = [f.name for f in fields if "default" not in f.tags]
+    if untagged:
+        raise InputError(f"The registry says no default of feature '{untagged[0]}': an earlier release wrote it. Materialize it again.")
     return {f.name: str(f.tags["default"]) if f.dtype == String else float(f.tags["default"]) for f in fields}
 
 

@@ -1,6 +1,5 @@
 """Folder -> a Redis server of our own on 127.0.0.1, whose data is loaded from and saved to that folder."""
 
-import fcntl
 import shutil
 import socket
 import subprocess
@@ -10,9 +9,9 @@ from contextlib import contextmanager
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
 
-from promolift.errors import UnavailableError, usable
+from promolift.errors import UnavailableError
+from promolift.locks import held
 
 START_S = 15.0
 STOP_S = 30.0
@@ -37,17 +36,16 @@ def start_redis(folder: Path, port: int | None = None) -> tuple[subprocess.Popen
     Raises UnavailableError when a server of ours already uses the folder, and as `redis_server` says.
     """
     chosen = free_port() if port is None else _checked(port)
-    with usable(folder, "choose another folder for Redis' data"):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
     log = folder / "redis.log"
     command = [redis_program(), "--port", str(chosen), "--bind", "127.0.0.1", "--dir", str(folder.resolve())]
     # No append-only file: with one, Redis ignores a dump.rdb that another run left. A crash may lose the last minute, so
     # production points PROMOLIFT_REDIS_URL at a Redis with `appendonly yes`.
     command += ["--dbfilename", "dump.rdb", "--save", "60", "1", "--appendonly", "no", "--logfile", str(log.resolve())]
     # Its own session: an interrupt typed at the terminal must not end it before its users have flushed.
-    with lock:  # the server inherits it, so that it is held as long as the server lives, whatever becomes of us
-        _hold(lock, folder)
+    # Two servers of one folder would each write their own dump over the other's. The server inherits the lock, so that it is held as
+    # long as the server lives, whatever becomes of us.
+    taken = f"A Redis of ours runs on folder {folder} already; stop what serves it, or use another run folder."
+    with held(folder / ".lock", "choose another folder for Redis' data", taken) as lock:
         process = subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, pass_fds=(lock.fileno(),)
         )
@@ -96,16 +94,6 @@ def _checked(port: int) -> int:
                 f"Port {port} for Redis cannot be used ({problem.strerror}); name another or stop its owner."
             ) from problem
     return port
-
-
-def _hold(lock: IO[str], folder: Path) -> None:
-    """Two servers of one folder would each write their own dump over the other's."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as problem:
-        raise UnavailableError(
-            f"A Redis of ours runs on folder {folder} already; stop what serves it, or use another run folder."
-        ) from problem
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -16,7 +16,7 @@ from deltalake import write_deltalake
 
 from components.evaluate_uplift import evaluate
 from promolift.contracts.artifacts import CANDIDATES, ModelManifest, read_verdict, write_json
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, RETAIL, features_hash
+from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, RETAIL
 from promolift.contracts.promos import Promo, SourceCard
 from promolift.contracts.tables import EXAMPLES, TRUTH
 from promolift.errors import InputError
@@ -199,7 +199,7 @@ def champion_folder(folder: Path, features: str, content: bytes = b"") -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(("features", "sentence"), [("old-hash", "cannot be scored here"), (features_hash(), "not the model it claims")])
+@pytest.mark.parametrize(("features", "sentence"), [("old-hash", "cannot be scored here"), (RETAIL.hash, "not the model it claims")])
 def test_a_champion_that_cannot_be_compared_blocks_with_a_sentence(run: Any, tmp_path: Path, features: str, sentence: str):
     folder, champion = run[0], champion_folder(tmp_path / "champion", features)
     assert not evaluate(str(folder / "lake"), str(folder / "models"), champion, str(tmp_path / "out"), 7)
@@ -226,7 +226,7 @@ def test_a_champion_is_scored_through_its_exported_file(run: Any, tmp_path: Path
         return {"value": value + 0 * tf.cast(attributes[:, :1], tf.float32), "cost": tf.constant([[60.0, 25.0]]) + 0 * value}
 
     content = to_tflite(Candidate("old", serve, lambda batch: (batch.labels, batch.labels), tf.Module(), 1), RETAIL)
-    champion = champion_folder(tmp_path / "champion", features_hash(), content)
+    champion = champion_folder(tmp_path / "champion", RETAIL.hash, content)
     folder = run[0]
     assert evaluate(str(folder / "lake"), str(folder / "models"), champion, str(tmp_path / "out"), 7)
     checks = {check.name: check for check in read_verdict(tmp_path / "out" / "verdict.json").checks}

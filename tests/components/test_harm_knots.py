@@ -1,5 +1,7 @@
 """The do-no-harm bound's knots: what is read for them, and that a bound lies below a known effect and not far below."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from deltalake import write_deltalake
@@ -25,6 +27,13 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> tuple[Examples, Vocabu
     return found, vocabularies(found)
 
 
+@pytest.fixture
+def one_file(tmp_path: Path) -> tuple[Examples, Vocabularies]:
+    """Several files have random names and with them a random order of rows; one has always the same."""
+    found = open_examples(write_lake(tmp_path, rows=FILES * ROWS))
+    return found, vocabularies(found)
+
+
 def true_profit(batch: Batch) -> NDArray[np.float64]:
     margin, cost = effects(dict(zip(NUMERIC_NAMES, batch.numeric.T, strict=True)))
     return margin - cost
@@ -42,15 +51,14 @@ def test_the_outcome_model_sees_every_kth_train_row_across_files(
     assert np.array_equal(outcome, (rows["labels"][:, 1] - rows["labels"][:, 2]).astype(np.float64)[::step])
 
 
-def test_the_bound_of_a_true_score_lies_below_the_effect_and_rises_with_it(examples: tuple[Examples, Vocabularies]):
+def test_the_bound_of_a_true_score_lies_below_the_effect_and_rises_with_it(one_file: tuple[Examples, Vocabularies]):
     """Each row's own score meets its own outcome: dealt to other rows, the same scores tell nothing and their bound is level."""
-    value = np.concatenate([true_profit(batch) for batch in batches(*examples, "validation")])
+    value = np.concatenate([true_profit(batch) for batch in batches(*one_file, "validation")])
     names, ends = [promo.promo_id for promo in CARD.promos], np.quantile(value, [0.1, 0.95], axis=0)
-    own = harm_knots.knots(*examples, value, seed=1)
-    dealt = harm_knots.knots(*examples, np.random.default_rng(0).permutation(value), seed=1)
+    own = harm_knots.knots(*one_file, value, seed=1)
+    dealt = harm_knots.knots(*one_file, np.random.default_rng(0).permutation(value), seed=1)
     rise, level = (np.array([np.ptp(lower_at(found[name], ends[:, k])) for k, name in enumerate(names)]) for found in (own, dealt))
     gap = value - np.column_stack([lower_at(own[name], value[:, k]) for k, name in enumerate(names)])
     assert list(own) == names
     assert (gap.mean(axis=0) > 0).all() and (gap > 0).mean() > 0.8
-    # the files have random names, so the order of rows and with it the noise differ from run to run
-    assert rise.sum() > 1.5 * level.sum(), (rise, level)
+    assert rise.sum() > 2 * level.sum(), (rise, level)

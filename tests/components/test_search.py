@@ -15,6 +15,7 @@ from components.search import Budget, search
 from components.search_criterion import explained_share
 from components.search_spaces import SPACES, first_quarters, start_of
 from promolift.errors import InputError, UnavailableError
+from promolift.locks import held
 from tests.components.synthetic_examples import write_lake
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -68,7 +69,7 @@ def test_a_trial_below_the_median_ends_early_and_no_trial_starts_after_the_time(
     assert found["trials"]["complete"] + found["trials"]["pruned"] == 12 and found["trials"]["pruned"] > 0
     assert "below the median of the others" in capsys.readouterr().out
     short = search(lake, tmp_path / "short", "lightgbm", 1, Budget(10_000, 1))
-    assert sum(short["trials"].values()) < 100
+    assert 1 <= sum(short["trials"].values()) < 100
 
 
 @pytest.mark.slow
@@ -102,13 +103,13 @@ def test_what_cannot_be_searched_is_a_sentence(lake: str, tmp_path: Path):
         with pytest.raises(InputError, match=f"budget of {name} is 0"):
             Budget(trials, seconds)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UnavailableError, match="file/search' cannot be written"):
+    with pytest.raises(UnavailableError, match=r"file/search.* give another run folder"):
         search(lake, tmp_path / "file" / "search", "lightgbm", 1, Budget(1, 1))
 
 
 def test_two_searches_of_one_study_do_not_mix(lake: str, tmp_path: Path):
     name = f"lightgbm-{module._fingerprint(open_examples(Path(lake)), 'lightgbm', 1)}"
-    with module._held(tmp_path, name), pytest.raises(UnavailableError, match="Another search is at work"):
+    with held(tmp_path / f"{name}.lock", "", ""), pytest.raises(UnavailableError, match="Another search is at work"):
         search(lake, tmp_path, "lightgbm", 1, Budget(1, 1))
 
 

@@ -12,7 +12,7 @@ from components.examples_input import batches, open_examples, vocabularies
 from components.train_uplift import Training, candidate_of, in_float32, prepare_device, train
 from components.uplift_model import NetConfig, NetSpec
 from promolift.contracts.artifacts import read_manifest
-from promolift.contracts.features import RETAIL, features_hash
+from promolift.contracts.features import RETAIL
 from promolift.errors import InputError
 from tests.components.served_model import operations, random_batch, served
 from tests.components.synthetic_examples import CARD, effects, rows_of, write_lake
@@ -81,7 +81,7 @@ def test_the_manifest_says_what_the_file_is(trained: tuple[Path, dict[str, Any]]
     folder = trained[0] / "models" / "uplift_net"
     manifest, content = read_manifest(folder), (folder / "model.tflite").read_bytes()
     assert manifest.sha256 == hashlib.sha256(content).hexdigest()
-    assert manifest.features_hash == features_hash()
+    assert manifest.features_hash == RETAIL.hash
     assert (manifest.promos, manifest.objective, manifest.tables) == (CARD.promos, "profit", {"gold/examples": 0})
     assert set(manifest.harm_bound) == {promo.promo_id for promo in CARD.promos}
     for knots in manifest.harm_bound.values():

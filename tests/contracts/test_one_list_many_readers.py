@@ -101,7 +101,7 @@ def test_a_models_tensors_are_as_wide_as_the_feature_list():
     specs = tensor_specs(RETAIL)
     assert (specs["numeric"].shape, specs["numeric"].dtype.name) == ((1, len(features.NUMERIC_NAMES)), "float32")
     assert (specs["attributes"].shape, specs["attributes"].dtype.name) == ((1, len(features.ATTRIBUTE_NAMES)), "int32")
-    assert (*features.NUMERIC_NAMES, *features.ATTRIBUTE_NAMES) == features.FEATURE_NAMES == tuple(features.defaults())
+    assert (*features.NUMERIC_NAMES, *features.ATTRIBUTE_NAMES) == features.FEATURE_NAMES == tuple(features.RETAIL.defaults())
 
 
 @pytest.mark.parametrize("name", ["Request", "Envelope", "Decision"])

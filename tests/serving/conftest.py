@@ -12,7 +12,7 @@ import pytest
 from deltalake import write_deltalake
 
 from promolift.contracts.artifacts import ModelManifest, write_json
-from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, features_hash
+from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, RETAIL
 from promolift.contracts.promos import Promo, SourceCard
 from promolift.contracts.tables import FEATURES
 from promolift.redis_server import redis_server
@@ -46,7 +46,7 @@ def write_model(folder: Path) -> Path:
     folder.mkdir(parents=True)
     (folder / "model.tflite").write_bytes(content)
     manifest = ModelManifest(
-        name="linear", sha256=hashlib.sha256(content).hexdigest(), features_hash=features_hash(), numeric=NUMERIC_NAMES,
+        name="linear", sha256=hashlib.sha256(content).hexdigest(), features_hash=RETAIL.hash, numeric=NUMERIC_NAMES,
         attributes=ATTRIBUTE_NAMES, vocabularies={name: ("unknown", "a", "b") for name in ATTRIBUTE_NAMES}, promos=PROMOS,
         objective="profit", harm_bound={p.promo_id: KNOTS for p in PROMOS}, tables={"gold/examples": 0}, seed=1,
         created_at="2017-12-01T00:00:00+00:00",

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from promolift.contracts.decisions import Envelope, Scores, Shopper, dump, read_envelope, read_request
-from promolift.contracts.features import defaults
+from promolift.contracts.features import RETAIL
 from promolift.contracts.promos import NO_PROMO, Promo
 from promolift.errors import InputError
 from promolift.policy.constraints import Policy
@@ -31,7 +31,7 @@ def rules_of(document: Any = None) -> Rules:
 
 def asked(number: int = 0, document: Any = None, **fields: Any) -> Envelope:
     request = read_request({"request_id": f"r{number}", "shopper_id": f"s{number}", "moment": "2017-12-01T12:00:00Z", **fields})
-    envelope = Envelope(request, shopper=Shopper(defaults(), found=False), received_at="2017-12-01T12:00:00+00:00")
+    envelope = Envelope(request, shopper=Shopper(RETAIL.defaults(), found=False), received_at="2017-12-01T12:00:00+00:00")
     return Eligibility(rules_of(document), POLICY)(envelope)
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from promolift.contracts.decisions import dump, read_envelope, read_request
-from promolift.contracts.features import defaults
+from promolift.contracts.features import RETAIL
 from promolift.errors import ConflictError, UnavailableError
 from serving.kserve.transformer import Transformer
 
@@ -37,7 +37,7 @@ class Known:
 
     version: str = "v1"
     read_ids: list[str] = field(default_factory=list)
-    defaults: dict[str, float | str] = field(default_factory=defaults)
+    defaults: dict[str, float | str] = field(default_factory=RETAIL.defaults)
 
     def read(self, shopper_id: str) -> Row:
         self.read_ids.append(shopper_id)
@@ -77,7 +77,7 @@ def test_a_request_becomes_an_envelope(application: Any):
     assert envelope.request == read_request(ASKED)
     assert envelope.shopper is not None
     assert (envelope.shopper.found, envelope.shopper.age_s) == (True, 60.0)
-    assert envelope.shopper.features == {**defaults(), "baskets_7d": 3.0}
+    assert envelope.shopper.features == {**RETAIL.defaults(), "baskets_7d": 3.0}
     assert envelope.versions == {"transformer": "v1"}
     assert envelope.received_at is not None
     assert json.loads(answer.content) == dump(envelope)
@@ -86,7 +86,7 @@ def test_a_request_becomes_an_envelope(application: Any):
 def test_a_shopper_never_seen_gets_defaults(application: Any):
     envelope = read_envelope(call(application, "POST", PREDICT, json={**ASKED, "shopper_id": "new"}).json())
     assert envelope.shopper is not None
-    assert (envelope.shopper.found, envelope.shopper.features) == (False, defaults())
+    assert (envelope.shopper.found, envelope.shopper.features) == (False, RETAIL.defaults())
 
 
 @pytest.mark.parametrize(

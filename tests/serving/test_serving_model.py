@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from promolift.contracts.decisions import Candidates, Envelope, Shopper, read_request
-from promolift.contracts.features import defaults
+from promolift.contracts.features import RETAIL
 from promolift.errors import InputError, UnavailableError
 from promolift.redis_server import redis_server, start_redis, stop_redis
 from promolift.settings import Settings
@@ -31,7 +31,7 @@ pytestmark = [
 
 def asked(shopper_id: str = "7", **features: Any) -> Envelope:
     request = read_request({"request_id": "r", "shopper_id": shopper_id, "moment": "2017-12-02T00:00:00Z"})
-    shopper = Shopper({**defaults(), **features}, found=True)
+    shopper = Shopper({**RETAIL.defaults(), **features}, found=True)
     return Envelope(request, shopper=shopper, candidates=Candidates(("bakery_5", "meat_20"), {}, "v"))
 
 
@@ -50,7 +50,7 @@ def test_scores_follow_the_candidates(model_folder: Path):
     [
         ({"shopper": None}, "no shopper"),
         ({"candidates": Candidates(("fish_5",), {}, "v")}, "fish_5"),
-        ({"shopper": Shopper({**defaults(), "baskets_7d": float("nan")}, found=True)}, "baskets_7d is not a finite number"),
+        ({"shopper": Shopper({**RETAIL.defaults(), "baskets_7d": float("nan")}, found=True)}, "baskets_7d is not a finite number"),
         ({"shopper": Shopper({"baskets_7d": 1.0}, found=True)}, "KeyError"),
     ],
 )
@@ -117,11 +117,11 @@ def test_the_transformer_reads_a_shopper_and_survives_redis(run_folder: Path, tm
     assert seen.shopper is not None
     assert (seen.shopper.found, seen.shopper.age_s) == (True, 86_400.0)
     assert (seen.shopper.features["baskets_7d"], seen.shopper.features["recency_days"]) == (7.0, 2.5)
-    assert unseen.shopper == Shopper(defaults(), found=False)
+    assert unseen.shopper == Shopper(RETAIL.defaults(), found=False)
     started = time.perf_counter()
     down = box(Envelope(asked().request))
     assert time.perf_counter() - started < 2
-    assert down.shopper == Shopper(defaults(), found=False)
+    assert down.shopper == Shopper(RETAIL.defaults(), found=False)
     assert "not read: ConnectionError" in down.versions["transformer"]
 
 

@@ -116,6 +116,11 @@ class FeatureSet:
         text = "\n".join(repr(f) for f in (*self.numeric, *self.attributes))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def skewed(self) -> tuple[bool, ...]:
+        """Of each numeric feature whether it enters networks as log1p: counts, cents, days and amounts, not shares and plain numbers."""
+        return tuple(f.skewed if isinstance(f, Given) else not (isinstance(f, Windowed) and f.per) for f in self.numeric)
+
     def defaults(self) -> dict[str, float | str]:
         """Value of every feature for a shopper never seen."""
         return {f.name: f.default for f in (*self.numeric, *self.attributes)}
@@ -132,13 +137,3 @@ def features_of(card: SourceCard) -> FeatureSet:
     numeric = tuple(Given(c.name, c.kind == "amount", c.missing) for c in card.covariates if c.kind != "text")
     attributes = tuple(Attribute(c.name) for c in card.covariates if c.kind == "text")
     return FeatureSet(numeric or (Given("no_number"),), attributes or (Attribute("no_text"),))
-
-
-def defaults() -> dict[str, float | str]:
-    """Value of every retail feature for a shopper never seen."""
-    return RETAIL.defaults()
-
-
-def features_hash() -> str:
-    """Hash of the retail features' definitions."""
-    return RETAIL.hash

@@ -60,11 +60,15 @@ class Columns:
 
 
 def read_columns(request: Request) -> Columns:
-    """Read and check the file.
+    """Read and check the file. Raises what `read_table` and `columns_of` do."""
+    return columns_of(read_table(request.file), request)
+
+
+def columns_of(table: Any, request: Request) -> Columns:
+    """Check the pandas `table` of the request's file.
 
     Raises InputError with a whole sentence for everything that cannot be judged, UnavailableError without pandas or pyarrow.
     """
-    table = read_table(request.file)
     need(table, request.file.name, [request.arm, request.outcome, request.cost, request.cluster, *request.segments])
     arms, arm, kept = _arms(table, request)
     facts = {"name": request.file.name, "sha256": sha256(request.file), "bytes": request.file.stat().st_size, "rows": len(table)}
