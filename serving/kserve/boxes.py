@@ -3,11 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from promolift.contracts.artifacts import ModelManifest
 from promolift.contracts.decisions import NODES
 from promolift.errors import InputError
 from promolift.policy.constraints import Policy
+from promolift.policy.ledger import Ledger
+from promolift.policy.rules import Rules, load_rules
+from promolift.policy.token import Keys
 from promolift.settings import Settings
-from serving.kserve.redis_client import connect
+from serving.kserve.constraints import Constraints, Pace, Terms
+from serving.kserve.model_folder import load_manifest, need_features
+from serving.kserve.redis_client import client
 from serving.kserve.stamp import Box
 
 RULES = Path(__file__).parent.parent / "rules.yaml"
@@ -25,7 +31,7 @@ class Sources:
 
 
 def build(name: str, sources: Sources, settings: Settings) -> Box:
-    """The box. Raises InputError for an unknown name or bad file, UnavailableError when Redis is down."""
+    """The box. Redis is asked first by the first request. Raises InputError for an unknown name or a bad file."""
     makers = {"transformer": _transformer, "eligibility": _eligibility, "predictor": _predictor, "constraints": _constraints}
     if name not in makers:
         raise InputError(f"There is no box '{name}'; the boxes are {', '.join(NODES)}.")
@@ -35,27 +41,43 @@ def build(name: str, sources: Sources, settings: Settings) -> Box:
 def policy_of(settings: Settings) -> Policy:
     """The decision's parameters."""
     return Policy(
-        settings.lambda_cost, settings.explore_share, settings.holdout_share, settings.hash_salt, settings.do_no_harm
+        settings.lambda_cost, settings.explore_share, settings.holdout_share, settings.hash_salt, settings.do_no_harm,
+        settings.randomised_share, settings.temperature_cents,
     )  # fmt: skip
 
 
+def keys_of(settings: Settings) -> Keys:
+    """The keys of the tokens. Raises InputError when there is none."""
+    return Keys({key_id: secret.get_secret_value() for key_id, secret in settings.token_keys.items()})
+
+
+def rules_of(sources: Sources, manifest: ModelManifest) -> Rules:
+    """The rules for the model's catalogue. Raises InputError."""
+    return load_rules(sources.rules, manifest.promos, manifest.vocabularies)
+
+
+def terms_of(sources: Sources, settings: Settings) -> Terms:
+    """What decisions are made by. Raises InputError."""
+    manifest = load_manifest(sources.model)
+    total, decisions = settings.budget_cents, settings.pace_decisions
+    pace = Pace(total, total / decisions if decisions else 0.0, settings.pace_step)
+    return Terms(policy_of(settings), rules_of(sources, manifest), manifest.promos, settings.reservation_ttl_s, keys_of(settings), pace)
+
+
 def _transformer(sources: Sources, settings: Settings) -> Box:
-    connect(sources.redis_url).close()  # before Feast, which takes seconds to load
-    from serving.kserve.model_folder import load_manifest, need_features  # noqa: PLC0415
-    from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415
-    from serving.kserve.transformer import Transformer  # noqa: PLC0415
+    from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (takes seconds to load)
+    from serving.kserve.transformer import Ages, Transformer  # noqa: PLC0415
 
     features = OnlineFeatures(sources.registry, sources.redis_url)
     if sources.model.is_dir():  # where both are at hand the contradiction is said at the start, not with the first decision
         need_features(load_manifest(sources.model), features.version)
-    return Transformer(features)
+    return Transformer(features, Ages(settings.features_stale_s, settings.features_expired_s))
 
 
 def _eligibility(sources: Sources, settings: Settings) -> Box:
-    from serving.kserve.eligibility import Eligibility, load_rules  # noqa: PLC0415
-    from serving.kserve.model_folder import load_manifest  # noqa: PLC0415
+    from serving.kserve.eligibility import Eligibility  # noqa: PLC0415
 
-    return Eligibility(load_rules(sources.rules, load_manifest(sources.model).promos), policy_of(settings))
+    return Eligibility(rules_of(sources, load_manifest(sources.model)), policy_of(settings))
 
 
 def _predictor(sources: Sources, settings: Settings) -> Box:
@@ -65,15 +87,6 @@ def _predictor(sources: Sources, settings: Settings) -> Box:
 
 
 def _constraints(sources: Sources, settings: Settings) -> Box:
-    from promolift.policy.ledger import Ledger  # noqa: PLC0415
-    from serving.kserve.constraints import Constraints  # noqa: PLC0415
     from serving.kserve.decision_log import spill_to  # noqa: PLC0415
-    from serving.kserve.eligibility import load_rules  # noqa: PLC0415
-    from serving.kserve.model_folder import load_manifest  # noqa: PLC0415
 
-    promos = load_manifest(sources.model).promos
-    ledger = Ledger(connect(sources.redis_url))
-    ledger.set_budget_if_unset(settings.budget_cents)
-    rules = load_rules(sources.rules, promos)
-    spill = spill_to(sources.spill)
-    return Constraints(policy_of(settings), rules, promos, ledger=ledger, ttl_s=settings.reservation_ttl_s, spill=spill)
+    return Constraints(terms_of(sources, settings), Ledger(client(sources.redis_url)), spill_to(sources.spill))

@@ -3,36 +3,59 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
 
 from redis.exceptions import RedisError
 
-from promolift.contracts.decisions import Decision, Envelope, Request, dump
+from promolift.contracts.decisions import Decision, Envelope, Reason, Request, dump_bytes, read_bytes
 from promolift.contracts.promos import NO_PROMO, Promo
 from promolift.errors import UnavailableError
-from promolift.policy.constraints import Harmless, Policy, choose, decision_id, forced, harmless, no_promo
+from promolift.policy.constraints import Arms, Policy, Standing, arms_of, choose, decision_id, no_promo
 from promolift.policy.ledger import Arm, Ledger, Order, Proposal
 from promolift.policy.rules import Rules
+from promolift.policy.token import Keys
+from serving.kserve.redis_client import Breaker
 from serving.kserve.stamp import stamped
 
 Spill = Callable[[bytes], None]
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a budget begins: total (cents), and how lambda is moved: `rate` cents of expected cost a decision (0: not), `step`."""
+
+    total: int
+    rate: float = 0.0
+    step: float = 0.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a decision is made by: parameters, rules, catalogue, life of a reservation, keys of the tokens, how budgets begin."""
+
+    policy: Policy
+    rules: Rules
+    promos: Sequence[Promo]
+    ttl_s: int
+    keys: Keys
+    pace: Pace
+
+
 class Constraints:
-    """The last box. `ttl_s`: life of a reservation; `spill` takes the record of a decision that the ledger could not store."""
+    """The last box. `spill` takes the record of a decision that the ledger could not store."""
 
     name = "constraints"
 
-    def __init__(self, policy: Policy, rules: Rules, promos: Sequence[Promo], *, ledger: Ledger, ttl_s: int, spill: Spill) -> None:
-        self._policy = policy
-        self._priority = {promo_id: rule.priority for promo_id, rule in rules.by_promo.items()}
-        self._arms = {promo.promo_id: _arm(promo, rules) for promo in promos}
+    def __init__(self, terms: Terms, ledger: Ledger, spill: Spill) -> None:
+        self._terms = terms
+        self._arms = {promo.promo_id: _arm(promo, terms.rules) for promo in terms.promos}
         self._ledger = ledger
-        self._ttl_s = ttl_s
         self._spill = spill
+        self._breaker = Breaker()
+        self._prepared = False
 
     def __call__(self, envelope: Envelope) -> Envelope:
         """The envelope with its decision. Without the ledger it is no_promo: a promo that no budget covers is never given.
@@ -41,88 +64,124 @@ class Constraints:
         """
         started = perf_counter()
         try:
-            return self._decide(envelope, started)
+            final = self._breaker(self._decide, envelope, started)
         except (RedisError, OSError, UnavailableError) as problem:
-            return self._without_ledger(envelope, started, problem)
+            return without_ledger(envelope, self._terms.policy, "budget_unavailable", self._spill, f"{type(problem).__name__}: {problem}")
+        if final.decision is None:
+            return final
+        return replace(final, token=self._terms.keys.sign(final.decision, final.request))
 
     def _decide(self, envelope: Envelope, started: float) -> Envelope:
-        order = _order(envelope.request, self._ttl_s)
-        fixed = forced(envelope.request, envelope.candidates, envelope.scores, self._policy)
-        arms = Harmless({}, {}) if fixed else self._harmless(envelope)
+        order = order_of(envelope.request, self._terms)
+        self._prepare()
+        left = self._left(envelope)
+        arms = Arms("scored", {}) if isinstance(left, Decision) else left
         drafts: list[Envelope] = []
 
-        def propose(refused: Mapping[str, str]) -> Proposal:
-            decision = fixed or self._granted(choose(envelope.request, arms, refused, self._priority, self._policy), order)
-            drafts.append(self._stamped(envelope, started, decision, json.dumps(dict(refused))))
-            return Proposal(decision.promo_id, _bytes(dump(decision)), _bytes(dump(drafts[-1])))
+        def propose(standing: Standing) -> Proposal:
+            terms = self._terms
+            decision = left if isinstance(left, Decision) else choose(envelope.request, arms, standing, terms.rules, terms.policy)
+            drafts.append(self._stamped(envelope, started, self._granted(decision, order), arms.kind))
+            promo_id = "" if decision.promo_id == NO_PROMO else decision.promo_id
+            decided = drafts[-1].decision
+            return Proposal(promo_id, dump_bytes(decided), dump_bytes(drafts[-1]), arms.cost.get(promo_id, 0.0))
 
-        receipt = self._ledger.decide(order, [self._arms[promo_id] for promo_id in arms.net], propose)
+        receipt = self._ledger.decide(order, [self._arms[promo_id] for promo_id in arms.worth], propose)
         if not receipt.repeated:
             return self._stamped(drafts[-1], started)
-        return self._stamped(envelope, started, Decision(**json.loads(receipt.decision)), '"repeated"')
+        return self._stamped(envelope, started, read_bytes(Decision, receipt.decision))
 
-    def _harmless(self, envelope: Envelope) -> Harmless:
-        if envelope.candidates is None or envelope.scores is None:
-            raise UnavailableError("The envelope has no candidates or scores.")
-        return harmless(envelope.candidates, envelope.scores, self._policy)
+    def _prepare(self) -> None:
+        """Budgets that were never set begin with the settings' total; done with the first decision, since Redis may be down at the start."""
+        if not self._prepared:
+            pace, price = self._terms.pace, self._terms.policy.lambda_cost
+            for name in dict.fromkeys(arm.budget for arm in self._arms.values()):
+                self._ledger.set_budget_if_unset(pace.total, name, rate=pace.rate, step=pace.step, price=price)
+            self._prepared = True
+
+    def _left(self, envelope: Envelope) -> Arms | Decision:
+        request, terms = envelope.request, self._terms
+        if late(envelope):
+            return no_promo(request, "deadline", terms.policy)
+        return arms_of(request, envelope.candidates, envelope.scores, terms.rules, terms.policy)
 
     def _granted(self, decision: Decision, order: Order) -> Decision:
         if decision.promo_id == NO_PROMO:
             return decision
         ends = datetime.fromtimestamp(order.expires_ms / 1000, UTC).isoformat()
-        cents = self._arms[decision.promo_id].cents
-        return replace(decision, reserved_cents=cents, reservation_id=order.reservation_id, expires_at=ends)
+        return replace(
+            decision, reserved_cents=self._arms[decision.promo_id].cents, reservation_id=order.reservation_id, expires_at=ends,
+            key_id=self._terms.keys.signing,
+        )  # fmt: skip
 
-    def _stamped(self, envelope: Envelope, started: float, decision: Decision | None = None, ledger: str | None = None) -> Envelope:
+    def _stamped(self, envelope: Envelope, started: float, decision: Decision | None = None, kind: str = "scored") -> Envelope:
         changes = {} if decision is None else {"decision": decision}
-        versions = {} if ledger is None else {"ledger": ledger}
-        return stamped(
-            envelope, self.name, self._policy.version, started, versions=versions, timings_ms={"total": _total_ms(envelope)}, **changes
-        )
-
-    def _without_ledger(self, envelope: Envelope, started: float, problem: Exception) -> Envelope:
-        # Its own id: a retry once the ledger is back may well be granted a promo, and both answers belong in the log.
-        own_id = decision_id(envelope.request.request_id, "unavailable")
-        decision = replace(no_promo(envelope.request, "budget_unavailable", self._policy), decision_id=own_id)
-        final = self._stamped(envelope, started, decision, json.dumps(f"{type(problem).__name__}: {problem}"))
-        self._spill(_bytes(dump(final)))
-        return final
+        degraded = (*envelope.degraded, "rules_only") if kind == "rules" else envelope.degraded
+        timings = {"total": total_ms(envelope)}
+        return stamped(envelope, self.name, self._terms.policy.version, started, timings_ms=timings, degraded=degraded, **changes)
 
 
-def replay(envelope: Envelope, policy: Policy, rules: Rules) -> Decision:
-    """The decision of a logged envelope, computed again: same arm, reason, bucket and propensities (without its reservation)."""
-    fixed = forced(envelope.request, envelope.candidates, envelope.scores, policy)
-    if envelope.decision is not None and envelope.decision.reason == "budget_unavailable":
-        return no_promo(envelope.request, "budget_unavailable", policy)
-    if fixed is not None or envelope.candidates is None or envelope.scores is None:
-        return fixed or no_promo(envelope.request, "model_error", policy)
-    priority = {promo_id: rule.priority for promo_id, rule in rules.by_promo.items()}
-    refused = json.loads(envelope.versions["ledger"])
-    return choose(envelope.request, harmless(envelope.candidates, envelope.scores, policy), refused, priority, policy)
+def late(envelope: Envelope) -> bool:
+    """Whether the caller has stopped waiting."""
+    deadline = envelope.request.deadline_ms
+    return deadline is not None and total_ms(envelope) >= deadline
+
+
+def without_ledger(envelope: Envelope, policy: Policy, reason: Reason, spill: Spill, cause: str) -> Envelope:
+    """The envelope with a complete no_promo that no ledger knows of; its record goes to `spill`, from where it reaches log and ledger."""
+    # Its own id: both this answer and what the ledger may have stored meanwhile belong in the log.
+    decision = replace(no_promo(envelope.request, reason, policy), decision_id=decision_id(envelope.request.request_id, "unavailable"))
+    code = "ledger_unavailable" if reason == "budget_unavailable" else reason
+    final = stamped(
+        envelope, Constraints.name, policy.version, perf_counter(), decision=decision, versions={"cause": cause[:200]},
+        timings_ms={"total": total_ms(envelope)}, degraded=(*envelope.degraded, code),
+    )  # fmt: skip
+    spill(dump_bytes(final))
+    return final
+
+
+def order_of(request: Request, terms: Terms) -> Order:
+    """What the ledger is told of a request."""
+    return Order(
+        request_id=request.request_id,
+        reservation_id=decision_id(request.request_id),
+        fingerprint=fingerprint(request),
+        shopper_id=request.shopper_id,
+        moment_s=int(datetime.fromisoformat(request.moment).timestamp()),
+        expires_ms=int((time.time() + terms.ttl_s) * 1000),
+        cap_per_day=terms.rules.shopper.cap_per_day,
+        cap_per_week=terms.rules.shopper.cap_per_week,
+    )
+
+
+def fingerprint(request: Request) -> str:
+    """A hash of everything that the request asks; how long the caller waits is no part of it."""
+    return hashlib.sha256(dump_bytes(replace(request, deadline_ms=None))).hexdigest()
+
+
+def total_ms(envelope: Envelope) -> float:
+    """Milliseconds since the request arrived."""
+    if envelope.received_at is None:
+        return 0.0
+    return max(0.0, round((time.time() - datetime.fromisoformat(envelope.received_at).timestamp()) * 1000, 3))
 
 
 def _arm(promo: Promo, rules: Rules) -> Arm:
     rule = rules.by_promo[promo.promo_id]
-    # The most it can cost, so that no redemption can overspend.
-    return Arm(promo.promo_id, promo.cap_cents + promo.contact_cents, rule.cap_per_day, rule.cap_per_week)
-
-
-def _order(request: Request, ttl_s: int) -> Order:
-    return Order(
-        request_id=request.request_id,
-        reservation_id=decision_id(request.request_id),
-        fingerprint=hashlib.sha256(json.dumps(dump(request), sort_keys=True).encode()).hexdigest(),
-        shopper_id=request.shopper_id,
-        moment_s=int(datetime.fromisoformat(request.moment).timestamp()),
-        expires_ms=int((time.time() + ttl_s) * 1000),
+    return Arm(
+        promo.promo_id,
+        # The most it can cost, so that no redemption can overspend.
+        promo.cap_cents + promo.contact_cents,
+        rule.cap_per_day,
+        rule.cap_per_week,
+        rule.budget,
+        rule.cool_down_days * 86_400,
+        _excluded(promo.promo_id, rules),
+        rule.exclusion_days * 86_400,
     )
 
 
-def _bytes(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
-
-
-def _total_ms(envelope: Envelope) -> float:
-    if envelope.received_at is None:
-        return 0.0
-    return max(0.0, round((datetime.now(UTC) - datetime.fromisoformat(envelope.received_at)).total_seconds() * 1000, 3))
+def _excluded(promo_id: str, rules: Rules) -> tuple[str, ...]:
+    """Promos that exclude it or that it excludes."""
+    own = rules.by_promo[promo_id].excludes
+    return tuple(name for name, rule in rules.by_promo.items() if name in own or promo_id in rule.excludes)

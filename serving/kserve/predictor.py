@@ -1,5 +1,6 @@
-"""Envelope with candidates -> envelope with their scores from a LiteRT model; a failure of the model becomes `Scores.error`."""
+"""Envelope with candidates -> envelope with their scores from a LiteRT model, or from what is known of the segment; never a failure."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -9,11 +10,13 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from promolift.contracts.artifacts import ModelManifest
-from promolift.contracts.decisions import Envelope, Scores, Shopper
+from promolift.contracts.decisions import Degraded, Envelope, Scores, Shopper
 from promolift.errors import InputError
-from promolift.uplift.calibration import lower_at
 from serving.kserve.model_folder import load_manifest, load_model, model_version, need_features
 from serving.kserve.stamp import stamped
+
+UNUSABLE: tuple[Degraded, ...] = ("expired_features", "no_features", "features_unavailable")
+"""What forbids asking the model: its bound was measured on shoppers whose features were known."""
 
 
 class Predictor:
@@ -27,35 +30,71 @@ class Predictor:
         self._version = model_version(self._manifest)
         self._codes = [_codes(self._manifest, name) for name in self._manifest.attributes]
         self._column = {promo.promo_id: index for index, promo in enumerate(self._manifest.promos)}
+        self._knots = [tuple(np.array(self._manifest.harm_bound[promo.promo_id]).T) for promo in self._manifest.promos]
+        unbounded = (-np.inf, np.inf)
+        self._low, self._high = np.array([self._manifest.support.get(name, unbounded) for name in self._manifest.numeric]).T
 
     def __call__(self, envelope: Envelope) -> Envelope:
         """The envelope with `scores`, aligned with its candidates; every failure is a sentence in `scores.error`."""
         started = perf_counter()
+        degraded: tuple[Degraded, ...] = ()
         try:
-            scores = self._scores(envelope)
+            scores, degraded = self._scores(envelope)
         # Whatever goes wrong in a model must cost this decision its promo, not the shopper an answer.
         except Exception as problem:
-            scores = Scores(self._version, error=f"The model could not score ({type(problem).__name__}: {problem}).")
-        return stamped(envelope, self.name, self._version, started, scores=scores)
+            scores = self._prior(envelope, f"The model could not score ({type(problem).__name__}: {problem}).")
+            degraded = ("model_error",)
+        if scores.evidence == "segment_prior":
+            degraded = (*degraded, "segment_prior")
+        return stamped(envelope, self.name, self._version, started, scores=scores, degraded=(*envelope.degraded, *degraded))
 
-    def _scores(self, envelope: Envelope) -> Scores:
+    def _scores(self, envelope: Envelope) -> tuple[Scores, tuple[Degraded, ...]]:
         if envelope.shopper is None or envelope.candidates is None:
             raise InputError("the envelope has no shopper or no candidates; the steps before this one have not run")
         if served := envelope.versions.get("transformer"):
             need_features(self._manifest, served.split()[0])
-        columns = [self._column[promo_id] for promo_id in envelope.candidates.promo_ids]
-        if not columns:
-            return Scores(self._version)
-        answer = self._run(numeric=self._numeric(envelope.shopper), attributes=self._attributes(envelope.shopper))
+        if not envelope.candidates.promo_ids:
+            return Scores(self._version), ()
+        unusable = [reason for reason in envelope.degraded if reason in UNUSABLE]
+        if unusable:
+            return self._prior(envelope, f"The model was not asked: {unusable[0].replace('_', ' ')}."), ()
+        numeric = self._numeric(envelope.shopper)
+        outside = np.flatnonzero((numeric[0] < self._low) | (numeric[0] > self._high))
+        if len(outside):
+            name = self._manifest.numeric[outside[0]]
+            return self._prior(envelope, f"The model was not asked: it saw no shopper with {name} {numeric[0, outside[0]]:g}."), (
+                "out_of_support",
+            )
+        return self._modelled(envelope.candidates.promo_ids, numeric, self._attributes(envelope.shopper)), ()
+
+    def _modelled(self, promo_ids: tuple[str, ...], numeric: NDArray[np.float32], attributes: NDArray[np.int32]) -> Scores:
+        columns = [self._column[promo_id] for promo_id in promo_ids]
+        answer = self._run(numeric=numeric, attributes=attributes)
         value, cost = (np.asarray(answer[name], dtype=np.float64).ravel()[columns] for name in ("value", "cost"))
         if not (np.isfinite(value).all() and np.isfinite(cost).all()):
             raise InputError("its output is not finite")
-        knots = [self._manifest.harm_bound[promo_id] for promo_id in envelope.candidates.promo_ids]
-        lower = tuple(float(lower_at(own, score)) for own, score in zip(knots, value, strict=True))
+        lower = tuple(lower_of(*self._knots[column], score) for column, score in zip(columns, value.tolist(), strict=True))
         return Scores(self._version, tuple(value.tolist()), lower, tuple(cost.tolist()))
 
+    def _prior(self, envelope: Envelope, error: str) -> Scores:
+        """What validation rows say of the shopper's segment on average; without a prior in the manifest only the error."""
+        promo_ids = envelope.candidates.promo_ids if envelope.candidates else ()
+        found = self._segment(envelope)
+        if not promo_ids or any(promo_id not in found for promo_id in promo_ids):
+            return Scores(self._version, error=error, evidence="none")
+        columns = zip(*(found[promo_id] for promo_id in promo_ids), strict=True)
+        return Scores(self._version, *map(tuple, columns), error=error, evidence="segment_prior")
+
+    def _segment(self, envelope: Envelope) -> Mapping[str, tuple[float, float, float]]:
+        known = envelope.shopper.features if envelope.shopper and envelope.shopper.found else envelope.request.context
+        for segment, found in self._manifest.prior.items():
+            name, _, value = segment.partition("=")
+            if value and str(known.get(name)) == value:
+                return found
+        return self._manifest.prior.get("*", {})
+
     def _numeric(self, shopper: Shopper) -> NDArray[np.float32]:
-        row = np.array([[float(shopper.features[name]) for name in self._manifest.numeric]], dtype=np.float32)
+        row = np.array([[shopper.features[name] for name in self._manifest.numeric]], dtype=np.float32)
         if not np.isfinite(row).all():
             names = [name for name, finite in zip(self._manifest.numeric, np.isfinite(row[0]), strict=True) if not finite]
             raise InputError(f"feature {names[0]} is not a finite number")
@@ -64,6 +103,11 @@ class Predictor:
     def _attributes(self, shopper: Shopper) -> NDArray[np.int32]:
         pairs = zip(self._manifest.attributes, self._codes, strict=True)
         return np.array([[codes.get(str(shopper.features[name]), 0) for name, codes in pairs]], dtype=np.int32)
+
+
+def lower_of(at: NDArray[np.float64], bound: NDArray[np.float64], score: float) -> float:
+    """`uplift.calibration.lower_at` for one score whose knots are arrays already."""
+    return float(np.interp(score, at, bound)) + min(score - float(at[0]), 0.0)
 
 
 def _codes(manifest: ModelManifest, name: str) -> dict[str, int]:

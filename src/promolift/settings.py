@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promolift.errors import InputError
@@ -18,11 +18,19 @@ class Settings(BaseSettings):
     jars: Path = Field(Path.home() / ".cache/promolift/jars", description="Spark's Delta jars, fetched once by `make setup`.")
     model_name: str = Field("promolift-uplift", description="Registered model's name.")
     holdout_share: float = Field(0.05, ge=0, lt=1, description="Shoppers who never get a promo, by salted hash.")
+    randomised_share: float = Field(0.02, ge=0, lt=1, description="Shoppers who get an eligible arm at random, by salted hash.")
     explore_share: float = Field(0.10, ge=0, le=1, description="Probability of a uniform arm over the final feasible set.")
+    temperature_cents: float = Field(0.0, ge=0, description="Temperature of softmax exploration; 0 explores with explore_share instead.")
     hash_salt: str = Field("promolift-1", description="Salt of the sticky assignment; a new salt reshuffles everybody.")
     budget_cents: int = Field(50_000_00, ge=0, description="Promo budget that the ledger protects.")
     reservation_ttl_s: int = Field(7 * 86_400, gt=0, description="Unredeemed reservations return to the budget after this.")
     lambda_cost: float = Field(0.0, ge=0, description="Shadow price of a cent of budget.")
+    pace_decisions: int = Field(0, ge=0, description="Decisions that a budget shall last for: lambda is moved accordingly; 0: not paced.")
+    pace_step: float = Field(0.002, ge=0, description="How far one decision moves lambda.")
+    features_stale_s: float = Field(2 * 86_400.0, gt=0, description="Features older than this are used and the answer says so.")
+    features_expired_s: float = Field(30 * 86_400.0, gt=0, description="Features older than this are not used.")
+    deadline_ms: int = Field(100, ge=1, le=60_000, description="Time for a decision whose request names no deadline.")
+    token_keys: dict[str, SecretStr] = Field({}, description='Keys that sign tokens, the first one signs: {"k1": "32 bytes or more"}.')
     do_no_harm: bool = Field(True, description="Give a promo only if the lower bound of its effect is not negative.")
 
 

@@ -62,6 +62,8 @@ class ModelManifest:
     each an index into `vocabularies[name]` (0 is unknown). Outputs `value`, `cost` float32 [1, len(promos)]: incremental value
     (objective's unit) and promo cost in cents of each promo against no_promo.
     `harm_bound`: per promo ascending (score, lower bound) knots: one-sided 95 % lower bound of the mean effect of shoppers scored so.
+    `support`: least and greatest train value by numeric feature; a shopper outside is not scored. `prior`: by segment ("*": everybody,
+    "name=value") and promo the mean effect, its lower bound and the mean cost, for a shopper who cannot be scored.
     """
 
     name: str
@@ -76,6 +78,8 @@ class ModelManifest:
     tables: dict[str, int]
     seed: int
     created_at: str
+    support: dict[str, tuple[float, float]] = field(default_factory=dict)
+    prior: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,9 @@ def read_manifest(folder: Path) -> ModelManifest:
         document[name] = tuple(document[name])
     document["vocabularies"] = {k: tuple(v) for k, v in document["vocabularies"].items()}
     document["harm_bound"] = _knots(document["harm_bound"], document["promos"])
+    document["support"] = {name: tuple(ends) for name, ends in document.get("support", {}).items()}
+    prior = document.get("prior", {})
+    document["prior"] = {segment: {name: tuple(row) for name, row in found.items()} for segment, found in prior.items()}
     return ModelManifest(**document)
 
 

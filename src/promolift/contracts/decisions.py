@@ -6,22 +6,30 @@ On the wire it is V1 JSON: the fields below by name. `schema()` is the JSON Sche
 
 from dataclasses import field
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic.dataclasses import dataclass as checked
 
 from promolift.contracts.promos import CATEGORY_NAMES
 
+T = TypeVar("T")
 NODES: tuple[str, ...] = ("transformer", "eligibility", "predictor", "constraints")
 """The boxes of the graph in order; graph.yaml and the server must name exactly these."""
 
 Channel = Literal["app", "web", "pos"]
-Bucket = Literal["holdout", "explore", "policy"]
+Bucket = Literal["holdout", "randomised", "explore", "policy"]
 Reason = Literal[
-    "best_profit", "explored", "holdout", "no_eligible_promo", "not_profitable", "would_harm", "budget_exhausted",
-    "cap_reached", "model_error", "budget_unavailable",
+    "best_profit", "explored", "randomised", "rules_only", "holdout", "no_eligible_promo", "not_profitable", "would_harm",
+    "budget_exhausted", "cap_reached", "model_error", "budget_unavailable", "deadline", "graph_unavailable",
 ]  # fmt: skip
+Evidence = Literal["model", "segment_prior", "none"]
+Degraded = Literal[
+    "stale_features", "expired_features", "no_features", "features_unavailable", "out_of_support", "model_error", "segment_prior",
+    "rules_only", "ledger_unavailable", "deadline", "graph_unavailable",
+]  # fmt: skip
+"""What was not as it should be, in the order of the boxes that noticed it."""
 _STRICT = ConfigDict(extra="forbid")
 _UTC = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|\+00:00)$"
 
@@ -53,7 +61,11 @@ class BasketLine:
 
 @checked(frozen=True, config=_STRICT)
 class Request:
-    """What the platform asks. `request_id` is the idempotency key; `moment` is ISO 8601 UTC."""
+    """What the platform asks. `request_id` is the idempotency key; `moment` is ISO 8601 UTC.
+
+    `deadline_ms`: how long the caller waits from now on. `context`: what the caller knows of the shopper, by name of an attribute; it
+    stands in for features that cannot be had.
+    """
 
     request_id: str = Field(min_length=1, max_length=255)
     shopper_id: str = Field(min_length=1, max_length=255)
@@ -61,6 +73,8 @@ class Request:
     store_id: str = Field(default="", max_length=255)
     channel: Channel = "pos"
     basket: tuple[BasketLine, ...] = Field(default=(), max_length=200)
+    deadline_ms: int | None = Field(default=None, ge=1, le=60_000, strict=True)
+    context: dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=255)]] = Field(default={}, max_length=32)
 
 
 @checked(frozen=True, config=_STRICT)
@@ -85,7 +99,7 @@ class Candidates:
 class Scores:
     """Per candidate, aligned with `Candidates.promo_ids`: predicted incremental value, its lower bound, and promo cost (cents).
 
-    `error` is a sentence when the model could not score; the three tuples are then empty.
+    `error` is a sentence when the model could not score; without a `segment_prior` in its place the three tuples are then empty.
     """
 
     model_version: str
@@ -93,11 +107,16 @@ class Scores:
     lower: tuple[float, ...] = ()
     cost: tuple[float, ...] = ()
     error: str | None = None
+    evidence: Evidence = "model"
 
 
 @checked(frozen=True, config=_STRICT)
 class Decision:
-    """The answer. `propensities`: probability of each arm (feasible promos and no_promo) over the final feasible set; they sum to 1."""
+    """The answer. `propensities`: probability of each arm (feasible promos and no_promo) over the final feasible set; they sum to 1.
+
+    `refused`: why the ledger could not give an arm (budget, cap_per_day, cap_per_week, shopper_cap_per_day, shopper_cap_per_week,
+    cool_down, excluded). `prices`: lambda of each budget that was asked. `key_id`: which key signs the token.
+    """
 
     decision_id: str
     promo_id: str
@@ -108,11 +127,17 @@ class Decision:
     reserved_cents: int = 0
     reservation_id: str | None = None
     expires_at: str | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    prices: dict[str, float] = field(default_factory=dict)
+    key_id: str | None = None
 
 
 @checked(frozen=True, config=_STRICT)
 class Envelope:
-    """Everything known so far about one decision. `versions` and `timings_ms` are filled by each step under its own name."""
+    """Everything known so far about one decision. `versions` and `timings_ms` are filled by each step under its own name.
+
+    `token`: what a till checks before it pays; it follows from decision and key, and is not logged.
+    """
 
     request: Request
     shopper: Shopper | None = None
@@ -122,23 +147,42 @@ class Envelope:
     versions: dict[str, str] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
     received_at: str | None = None
+    degraded: tuple[Degraded, ...] = ()
+    token: str | None = None
 
 
 def read_request(document: Any) -> Request:
     """A request from parsed JSON. Raises pydantic.ValidationError, which names every wrong field with its value."""
-    return TypeAdapter(Request).validate_python(document)
+    return _adapter(Request).validate_python(document)
 
 
 def read_envelope(document: Any) -> Envelope:
     """An envelope from parsed JSON. Raises pydantic.ValidationError."""
-    return TypeAdapter(Envelope).validate_python(document)
+    return _adapter(Envelope).validate_python(document)
 
 
 def dump(value: Any) -> Any:
     """JSON-ready form of any dataclass of this module."""
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def dump_bytes(value: Any) -> bytes:
+    """The same as JSON text without spaces."""
+    return _adapter(type(value)).dump_json(value)
+
+
+def read_bytes(kind: type[T], document: bytes) -> T:
+    """A dataclass of this module from JSON text. Raises pydantic.ValidationError."""
+    found: T = _adapter(kind).validate_json(document)
+    return found
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Made once a class: making one costs more than a decision."""
+    return TypeAdapter(kind)
 
 
 def schema() -> dict[str, Any]:
     """JSON Schemas by name, derived from the classes above."""
-    return {cls.__name__: TypeAdapter(cls).json_schema() for cls in (Request, Envelope, Decision)}
+    return {cls.__name__: _adapter(cls).json_schema() for cls in (Request, Envelope, Decision)}

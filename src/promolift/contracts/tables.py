@@ -15,7 +15,7 @@ from promolift.contracts.promos import CATEGORY_NAMES, SourceCard
 
 Dtype = Literal["string", "int64", "float32", "float64", "bool", "timestamp", "list<string>", "list<float64>"]
 Layer = Literal["landing", "bronze", "silver", "gold", "serving", "truth"]
-BUCKETS = ("uniform", "skewed", "holdout", "policy", "explore")
+BUCKETS = ("uniform", "skewed", "holdout", "randomised", "policy", "explore")
 SPLITS = ("train", "validation", "test")
 
 
@@ -171,14 +171,22 @@ TRUTH = Table("truth", "truth", ("exposure_id", "promo_id"), (
 
 DECISIONS = Table("decisions", "serving", ("decision_id",), (
     _text("decision_id", "one decision"), _text("request_id", "idempotency key"), _SHOPPER, _time("moment", "when asked"),
-    _text("promo_id", "promo or no_promo"), _text("reason", "why"), _text("bucket", "holdout, explore or policy", allowed=BUCKETS),
+    _text("promo_id", "promo or no_promo"), _text("reason", "why"), _text("bucket", "how the arm came about", allowed=BUCKETS),
     Column("propensity", "float64", "probability of the arm given, over the final feasible set", minimum=0, maximum=1),
     Column("expected_profit_cents", "float64", "predicted incremental profit of the arm"),
     _cents("reserved_cents", "budget reserved"), _text("model_version", "which model scored"),
     Column("latency_ms", "float64", "from request to decision", minimum=0), _text("envelope", "the whole envelope as JSON"),
+    _text("budgets", "name, total, committed and reserved cents of each budget asked, before this decision; a line each"),
 ), "the decision log: everything needed to explain a decision")  # fmt: skip
+LEDGER_EVENTS = Table("ledger_events", "serving", ("event_id",), (
+    _text("event_id", "place in the ledger's stream"),
+    _text("event", "what happened", allowed=("committed", "released", "expired", "budget")),
+    _text("reservation_id", "whose reservation; empty for a budget"), _text("budget", "which budget"),
+    _cents("cents", "spent, returned or the budget's new total"), _time("at", "by the ledger's clock"), _text("actor", "who"),
+    _text("reason", "why"),
+), "what became of reservations and budgets: with the decisions enough to rebuild the ledger")  # fmt: skip
 
-TABLES: tuple[Table, ...] = (*BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, DECISIONS)
+TABLES: tuple[Table, ...] = (*BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, DECISIONS, LEDGER_EVENTS)
 
 
 def table(layer: Layer, name: str) -> Table:

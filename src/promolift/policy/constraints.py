@@ -1,45 +1,73 @@
-"""Candidates, scores and what the ledger can afford -> one Decision: most profit, no harm, exploration, holdout.
+"""Candidates, scores and what the ledger can give -> one Decision: most profit, no harm, exploration, holdout.
 
-The ledger's refusals come in as `refused` (arm -> "budget" or "cap"), so the same function decides, decides again after the
-budget has changed, and replays a logged decision.
+What the ledger says comes in as `Standing`, so the same function decides, decides again after budget or caps have changed, and replays
+a logged decision.
 """
 
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from promolift.contracts.decisions import Bucket, Candidates, Decision, Reason, Request, Scores
 from promolift.contracts.promos import NO_PROMO
 from promolift.policy import exploration
+from promolift.policy.depth import monotone_in_depth
+from promolift.policy.rules import Rules
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Parameters of the decision, as in Settings: shadow price of a cent, exploration and holdout shares, salt, do-no-harm."""
+    """Parameters of the decision, as in Settings.
+
+    `lambda_cost`: price of a cent of cost where a budget has no price of its own. `temperature_cents`: of softmax exploration; 0 explores
+    epsilon-greedily with `explore_share`.
+    """
 
     lambda_cost: float
     explore_share: float
     holdout_share: float
     hash_salt: str
     do_no_harm: bool
+    randomised_share: float = 0.0
+    temperature_cents: float = 0.0
 
     @property
     def version(self) -> str:
         """Every parameter in words (the salt only as a digest), so that a logged decision can be computed again."""
         salt = hashlib.sha256(self.hash_salt.encode()).hexdigest()[:12]
         return (
-            f"lambda_cost={self.lambda_cost!r} explore_share={self.explore_share!r} holdout_share={self.holdout_share!r} "
-            f"do_no_harm={self.do_no_harm} salt_sha256={salt}"
+            f"lambda_cost={self.lambda_cost!r} explore_share={self.explore_share!r} temperature_cents={self.temperature_cents!r} "
+            f"holdout_share={self.holdout_share!r} randomised_share={self.randomised_share!r} do_no_harm={self.do_no_harm} "
+            f"hash={exploration.HASH_VERSION} salt_sha256={salt}"
         )
+
+    def group(self, shopper_id: str) -> exploration.Group:
+        """Which group the shopper is in."""
+        return exploration.group_of(shopper_id, self.holdout_share, self.randomised_share, self.hash_salt)
 
 
 @dataclass(frozen=True)
-class Harmless:
-    """Arms that may be given as far as the scores say, in candidate order: `net` is value less lambda * cost."""
+class Standing:
+    """What the ledger says: arms that it cannot give now, with the reason, and lambda by budget."""
 
-    net: Mapping[str, float]
-    value: Mapping[str, float]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Promos that may be given as far as rules and scores say, in candidate order.
+
+    `scored`: `worth` is the profit uplift that counts (its lower bound under do-no-harm) before the price of its cost. `uniform`: the
+    shopper is in the randomised group and each is as likely as no_promo. `rules`: nothing could be scored and the first by priority wins.
+    """
+
+    kind: Literal["scored", "uniform", "rules"]
+    worth: Mapping[str, float]
+    value: Mapping[str, float] = field(default_factory=dict)
+    cost: Mapping[str, float] = field(default_factory=dict)
 
 
 def decision_id(request_id: str, kind: str = "decision") -> str:
@@ -49,45 +77,82 @@ def decision_id(request_id: str, kind: str = "decision") -> str:
 
 def no_promo(request: Request, reason: Reason, policy: Policy) -> Decision:
     """A complete decision for `no_promo` that leaves no choice: its propensity is 1."""
-    bucket: Bucket = "holdout" if exploration.in_holdout(request.shopper_id, policy.holdout_share, policy.hash_salt) else "policy"
-    return Decision(decision_id(request.request_id), NO_PROMO, reason, bucket, {NO_PROMO: 1.0})
+    return Decision(decision_id(request.request_id), NO_PROMO, reason, policy.group(request.shopper_id), {NO_PROMO: 1.0})
 
 
-def forced(request: Request, candidates: Candidates | None, scores: Scores | None, policy: Policy) -> Decision | None:
-    """The decision where nothing is left to choose: no candidate, holdout, model failure; else None."""
+def arms_of(request: Request, candidates: Candidates | None, scores: Scores | None, rules: Rules, policy: Policy) -> Arms | Decision:
+    """What is left to choose from, or the decision where nothing is: no candidate, holdout, nothing scored and no fallback."""
     if not candidates or not candidates.promo_ids:
         return no_promo(request, "no_eligible_promo", policy)
-    if exploration.in_holdout(request.shopper_id, policy.holdout_share, policy.hash_salt):
+    group = policy.group(request.shopper_id)
+    if group == "holdout":
         return no_promo(request, "holdout", policy)
-    if scores is None or scores.error is not None or not _complete(candidates, scores):
-        return no_promo(request, "model_error", policy)
-    return None
+    complete = scores is not None and _complete(candidates, scores)
+    if group == "randomised":
+        cost = dict(zip(candidates.promo_ids, scores.cost, strict=True)) if scores is not None and complete else {}
+        return Arms("uniform", dict.fromkeys(candidates.promo_ids, 0.0), cost=cost)
+    if scores is not None and complete:
+        return harmless(candidates, scores, rules, policy)
+    fallback = [promo_id for promo_id in candidates.promo_ids if rules.by_promo[promo_id].fallback]
+    return Arms("rules", dict.fromkeys(fallback, 0.0)) if fallback else no_promo(request, "model_error", policy)
 
 
-def harmless(candidates: Candidates, scores: Scores, policy: Policy) -> Harmless:
-    """Candidates whose lower bound is not negative (all of them when do-no-harm is off)."""
-    rows = zip(candidates.promo_ids, scores.value, scores.lower, scores.cost, strict=True)
-    kept = [(arm, value, cost) for arm, value, lower, cost in rows if lower >= 0 or not policy.do_no_harm]
-    net = {arm: value - policy.lambda_cost * cost for arm, value, cost in kept}
-    return Harmless(net, {arm: value for arm, value, _ in kept})
+def harmless(candidates: Candidates, scores: Scores, rules: Rules, policy: Policy) -> Arms:
+    """Candidates whose lower bound is not negative and, along a ladder of depth, not under that of a shallower one (gross of cost).
 
-
-def choose(request: Request, arms: Harmless, refused: Mapping[str, str], priority: Mapping[str, int], policy: Policy) -> Decision:
-    """Draw over the final feasible set: harmless arms that the ledger does not refuse (`refused`: why, by arm) and no_promo.
-
-    The best arm has the highest net value, then the highest priority, then the earliest place; no_promo (net value 0) wins a tie.
+    With do-no-harm off: all of them, each worth its point estimate.
     """
-    feasible = (NO_PROMO, *(arm for arm in arms.net if arm not in refused))
-    best = max(feasible, key=lambda arm: (arms.net.get(arm, 0.0), arm == NO_PROMO, priority.get(arm, 0)))
-    drawn = exploration.draw(feasible, best, policy.explore_share, policy.hash_salt, request.request_id)
+    rows = zip(candidates.promo_ids, scores.lower if policy.do_no_harm else scores.value, strict=True)
+    cost = dict(zip(candidates.promo_ids, scores.cost, strict=True))
+    worth = monotone_in_depth(dict(rows), cost, rules.depth_ladders)
+    kept = [arm for arm in candidates.promo_ids if worth[arm] >= 0 or not policy.do_no_harm]
+    value = dict(zip(candidates.promo_ids, scores.value, strict=True))
+    return Arms("scored", *({arm: column[arm] for arm in kept} for column in (worth, value, cost)))
+
+
+def choose(request: Request, arms: Arms, standing: Standing, rules: Rules, policy: Policy) -> Decision:
+    """Draw over the final feasible set: arms that the ledger does not refuse, and no_promo.
+
+    The best arm has the highest worth less lambda * cost, then the highest priority, then the earliest place; no_promo (0) wins a tie.
+    """
+    net = {arm: worth - _price(arm, standing, rules, policy) * arms.cost.get(arm, 0.0) for arm, worth in arms.worth.items()}
+    feasible = (NO_PROMO, *(arm for arm in net if arm not in standing.refused))
+    best = _best(feasible, net, arms, rules)
+    drawn = _draw(feasible, best, net, arms, request, policy)
+    explored = drawn.explored and arms.kind == "scored"
+    buckets: dict[str, Bucket] = {"uniform": "randomised", "rules": "policy", "scored": "explore" if explored else "policy"}
     return Decision(
         decision_id=decision_id(request.request_id),
         promo_id=drawn.arm,
-        reason="explored" if drawn.explored else _reason(best, arms, refused),
-        bucket="explore" if drawn.explored else "policy",
+        reason="explored" if explored else _reason(best, net, arms, standing),
+        bucket=buckets[arms.kind],
         propensities=drawn.propensities,
         expected_value=arms.value.get(drawn.arm, 0.0),
+        refused={arm: standing.refused[arm] for arm in net if arm in standing.refused},
+        prices=dict(standing.prices),
     )
+
+
+def _best(feasible: tuple[str, ...], net: Mapping[str, float], arms: Arms, rules: Rules) -> str:
+    def rank(arm: str) -> tuple[float, bool, int]:
+        return net.get(arm, 0.0), (arm == NO_PROMO) != (arms.kind == "rules"), rules.by_promo[arm].priority if arm != NO_PROMO else 0
+
+    return max(feasible, key=rank)
+
+
+def _draw(feasible: tuple[str, ...], best: str, net: Mapping[str, float], arms: Arms, request: Request, policy: Policy) -> exploration.Draw:
+    if arms.kind == "uniform":
+        return exploration.draw_by(dict.fromkeys(feasible, 1.0 / len(feasible)), best, policy.hash_salt, request.request_id)
+    if arms.kind == "rules":
+        return exploration.draw_greedy(feasible, best, 0.0, policy.hash_salt, request.request_id)
+    if policy.temperature_cents:
+        probabilities = exploration.softmax(feasible, net, policy.temperature_cents)
+        return exploration.draw_by(probabilities, best, policy.hash_salt, request.request_id)
+    return exploration.draw_greedy(feasible, best, policy.explore_share, policy.hash_salt, request.request_id)
+
+
+def _price(arm: str, standing: Standing, rules: Rules, policy: Policy) -> float:
+    return standing.prices.get(rules.by_promo[arm].budget, policy.lambda_cost)
 
 
 def _complete(candidates: Candidates, scores: Scores) -> bool:
@@ -95,13 +160,15 @@ def _complete(candidates: Candidates, scores: Scores) -> bool:
     return all(len(c) == len(candidates.promo_ids) and all(map(math.isfinite, c)) for c in columns)
 
 
-def _reason(best: str, arms: Harmless, refused: Mapping[str, str]) -> Reason:
+def _reason(best: str, net: Mapping[str, float], arms: Arms, standing: Standing) -> Reason:
+    if arms.kind == "uniform":
+        return "randomised"
     if best != NO_PROMO:
-        return "best_profit"
-    if not arms.net:
+        return "rules_only" if arms.kind == "rules" else "best_profit"
+    if not net:
         return "would_harm"
     # Only an arm that would have been chosen makes the ledger's refusal the reason.
-    missed = [refused[arm] for arm, net in arms.net.items() if net > 0 and arm in refused]
+    missed = [standing.refused[arm] for arm, worth in net.items() if (worth > 0 or arms.kind == "rules") and arm in standing.refused]
     if not missed:
         return "not_profitable"
     return "budget_exhausted" if "budget" in missed else "cap_reached"

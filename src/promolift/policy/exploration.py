@@ -1,12 +1,17 @@
-"""Shopper and request ids -> holdout membership, and one arm of the final feasible set with its closed-form propensity.
+"""Shopper and request ids -> group of the shopper, and one arm of the final feasible set with its closed-form propensity.
 
 Nothing is drawn from a random generator: the same salt and ids give the same arm, so a retry or a replay repeats the decision.
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+Group = Literal["holdout", "randomised", "policy"]
+HASH_VERSION = "sha256-1"
+"""Version of the assignment of shoppers to groups; another way of hashing would deal everybody anew and needs another name."""
 _UNIT = 2.0**-53  # 53 bits fill a float's mantissa; with 64 the largest digest would round to 1.0
 
 
@@ -28,20 +33,42 @@ def uniforms(salt: str, purpose: str, key: str) -> tuple[float, float]:
     return first * _UNIT, second * _UNIT
 
 
-def in_holdout(shopper_id: str, share: float, salt: str) -> bool:
-    """True for a fixed `share` of all shoppers, always the same ones under one salt."""
-    return uniforms(salt, "holdout", shopper_id)[0] < share
+def group_of(shopper_id: str, holdout_share: float, randomised_share: float, salt: str) -> Group:
+    """The shopper's group, the same under one salt: never a promo, a promo at random among the eligible, or what the policy says.
+
+    The two shares have uniforms of their own, so that a change of one moves nobody in or out of the other.
+    """
+    if uniforms(salt, "holdout", shopper_id)[0] < holdout_share:
+        return "holdout"
+    return "randomised" if uniforms(salt, "randomised", shopper_id)[0] < randomised_share else "policy"
 
 
-def propensities(arms: Sequence[str], best: str, epsilon: float) -> dict[str, float]:
+def epsilon_greedy(arms: Sequence[str], best: str, epsilon: float) -> dict[str, float]:
     """Epsilon-uniform probabilities: (1 - epsilon) on `best` plus epsilon / len(arms) on every arm."""
     uniform = epsilon / len(arms)
     return {arm: uniform + (1.0 - epsilon if arm == best else 0.0) for arm in arms}
 
 
-def draw(arms: Sequence[str], best: str, epsilon: float, salt: str, request_id: str) -> Draw:
+def softmax(arms: Sequence[str], net: Mapping[str, float], temperature: float) -> dict[str, float]:
+    """Probabilities in proportion to exp(net / temperature); `net` and `temperature` in one unit. An arm without net has 0."""
+    worth = [net.get(arm, 0.0) for arm in arms]
+    weights = [math.exp((w - max(worth)) / temperature) for w in worth]
+    return {arm: weight / math.fsum(weights) for arm, weight in zip(arms, weights, strict=True)}
+
+
+def draw_greedy(arms: Sequence[str], best: str, epsilon: float, salt: str, request_id: str) -> Draw:
     """One arm of `arms` (which holds `best`): uniform with probability `epsilon`, else `best`."""
     first, second = uniforms(salt, "explore", request_id)
     explored = first < epsilon
-    arm = arms[int(second * len(arms))] if explored else best
-    return Draw(arm, explored, propensities(arms, best, epsilon))
+    return Draw(arms[int(second * len(arms))] if explored else best, explored, epsilon_greedy(arms, best, epsilon))
+
+
+def draw_by(propensities: dict[str, float], best: str, salt: str, request_id: str) -> Draw:
+    """One arm with its probability; explored when it is not the best one."""
+    point, arm = uniforms(salt, "explore", request_id)[1], best
+    for name, probability in propensities.items():
+        point -= probability
+        if point < 0:
+            arm = name
+            break
+    return Draw(arm, arm != best, propensities)

@@ -1,8 +1,8 @@
-"""Budget, caps and the decision log's outbox in one Redis: decide, commit, expire, each one Lua script.
+"""Budgets, caps and the decision log's outbox in one Redis: decide, commit, release, expire, each one Lua script.
 
 Invariant: committed + reserved <= budget at every moment, whatever is retried, duplicated, concurrent or killed. A decision is
-stored, its budget reserved and its log record appended in one script, so none of the three can exist without the others.
-Reserved is the most that a promo can cost, so no redemption can overspend.
+stored, its budget reserved and its log record appended in one script, so none of the three can exist without the others; what becomes
+of a reservation and of a budget is appended to the same stream. Reserved is the most that a promo can cost, so no redemption can overspend.
 
 Clocks: caps count the request's own `moment` (business time, so that history can be replayed). The caller stamps when a
 reservation ends; only Redis' clock judges whether it has ended, so a worker with a wrong clock cannot free another's reservation.
@@ -12,28 +12,57 @@ All keys carry one hash tag and live on one shard. Works on Redis 6.2 and later.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
 from promolift.errors import ConflictError, InputError, UnavailableError
+from promolift.policy.constraints import Standing
 
 DAY_S = 86_400
+NONE = -1
+REFUSALS = {
+    "b": "budget", "d": "cap_per_day", "w": "cap_per_week", "D": "shopper_cap_per_day", "W": "shopper_cap_per_week", "c": "cool_down",
+    "x": "excluded",
+}  # fmt: skip
+"""Why an arm cannot be given, by the letter that the script answers."""
+SCRIPTS = ("reserve", "commit", "release", "expire", "settle", "budget")
 _MOST_ROUNDS = 16
 
 
 @dataclass(frozen=True)
 class Arm:
-    """A promo that the ledger must be able to afford: most cents it can cost, and its caps per shopper (None: no cap)."""
+    """A promo that the ledger must be able to afford: most cents it can cost, its budget, and its caps per shopper (None: no cap).
+
+    `cool_down_s`: least time between two of them; `excludes`: promos of which none may have been given within `exclusion_s`.
+    """
 
     promo_id: str
     cents: int
     cap_per_day: int | None = None
     cap_per_week: int | None = None
+    budget: str = "main"
+    cool_down_s: int = 0
+    excludes: tuple[str, ...] = ()
+    exclusion_s: int = 0
+
+    def packed(self, place: int) -> str:
+        """As reserve.lua reads it; `place` of its budget among the request's, from 1."""
+        return self._ends[0] + str(place) + self._ends[1]
+
+    @cached_property
+    def _ends(self) -> tuple[str, str]:
+        head = json.dumps([self.promo_id, self.cents])[:-1] + ","
+        tail = [_cap(self.cap_per_day), _cap(self.cap_per_week), self.cool_down_s, self.exclusion_s, list(self.excludes)]
+        return head, "," + json.dumps(tail)[1:]
 
 
 @dataclass(frozen=True)
 class Order:
-    """Who asks: `fingerprint` is a hash of all parameters, `moment_s` the request's moment, `expires_ms` the reservation's end."""
+    """Who asks: `fingerprint` is a hash of all parameters, `moment_s` the request's moment, `expires_ms` the reservation's end.
+
+    `cap_per_day`, `cap_per_week`: over all promos together.
+    """
 
     request_id: str
     reservation_id: str
@@ -41,15 +70,18 @@ class Order:
     shopper_id: str
     moment_s: int
     expires_ms: int
+    cap_per_day: int | None = None
+    cap_per_week: int | None = None
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What to store if the ledger agrees: the arm, the decision's bytes (returned on a retry) and the record for the log."""
+    """What to store if the ledger agrees: the arm, the decision's bytes (returned on a retry), the record, and the arm's expected cost."""
 
     promo_id: str
     decision: bytes
     record: bytes
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,111 +93,173 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class State:
-    """Budget in cents: total, committed (spent) and reserved."""
+class Budget:
+    """A budget in cents: total, committed (spent) and reserved; `price`: lambda, `rate`: cents of cost a decision (0: not paced)."""
 
     total: int
     committed: int
     reserved: int
+    price: float = 0.0
+    rate: float = 0.0
+
+    @property
+    def headroom(self) -> int:
+        """Cents that are neither spent nor reserved."""
+        return self.total - self.committed - self.reserved
+
+
+@dataclass(frozen=True)
+class Change:
+    """Who changes a budget and why, for the audit."""
+
+    actor: str
+    reason: str
 
 
 class Ledger:
     """The ledger on a Redis client that returns bytes. `keep_s`: how long a finished request answers a retry."""
 
     def __init__(self, client: Any, namespace: str = "promolift", keep_s: int = 8 * DAY_S) -> None:
-        self._client = client
+        self.client = client
         self._tag = f"{{{namespace}}}"
         self._keep_s = keep_s
-        self._reserve, self._commit, self._expire = (
-            client.register_script(files("promolift.policy").joinpath(f"{name}.lua").read_text("utf-8"))
-            for name in ("reserve", "commit", "expire")
-        )
+        self._prices: dict[str, float] = {}
+        self._scripts = {
+            name: client.register_script(files("promolift.policy").joinpath(f"{name}.lua").read_text("utf-8")) for name in SCRIPTS
+        }
 
     @property
     def stream(self) -> str:
-        """The Redis stream that holds one record per decision until it is in the decision log."""
-        return self._key("decisions")
+        """The Redis stream that holds what is not yet in the log: a record a decision, an event a change."""
+        return self.key("outbox")
 
-    def set_budget_if_unset(self, cents: int) -> State:
-        """Give the ledger its budget once; later calls change nothing."""
-        self._client.hsetnx(self._key("budget"), "total", cents)
-        return self.state()
+    def key(self, *parts: str) -> str:
+        """The Redis key of something of this ledger."""
+        return ":".join((self._tag, *parts))
 
-    def state(self) -> State:
+    def set_budget(self, name: str, cents: int, change: Change, *, rate: float = 0.0, step: float = 0.0, price: float = 0.0) -> Budget:
+        """Give a budget its total and its pace: `rate` cents of expected cost a decision, `step` of lambda, which begins at `price`.
+
+        Raises ConflictError for a total below what is spent and reserved.
+        """
+        return self._budget(name, cents, (rate, step, price), change, only_new=False)
+
+    def set_budget_if_unset(self, cents: int, name: str = "main", *, rate: float = 0.0, step: float = 0.0, price: float = 0.0) -> Budget:
+        """The same once; later calls change nothing."""
+        return self._budget(name, cents, (rate, step, price), Change("start", "first start"), only_new=True)
+
+    def budget(self, name: str = "main") -> Budget:
         """The budget now; zeros when none was set."""
-        row = self._client.hmget(self._key("budget"), "total", "committed", "reserved")
-        return State(*(int(value or 0) for value in row))
+        row = self.client.hmget(self.key("budget", name), "total", "committed", "reserved", "lambda", "rate")
+        return Budget(*(int(value or 0) for value in row[:3]), *(float(value or 0) for value in row[3:]))
 
-    def decide(self, order: Order, arms: Sequence[Arm], choose: Callable[[Mapping[str, str]], Proposal]) -> Receipt:
-        """Store the decision of `choose(refused)`, where `refused` says which arms the ledger cannot give now ("budget", "cap").
+    def budgets(self) -> dict[str, Budget]:
+        """Every budget by name."""
+        return {name: self.budget(name) for name in sorted(name.decode() for name in self.client.smembers(self.key("budgets")))}
+
+    def decide(self, order: Order, arms: Sequence[Arm], choose: Callable[[Standing], Proposal]) -> Receipt:
+        """Store the decision of `choose(standing)`: which arms the ledger cannot give now and why, and lambda by budget.
 
         If budget or caps changed meanwhile nothing is written and `choose` is asked again with what holds, so a stored decision was
-        drawn over exactly the arms that were affordable when it was stored. Raises ConflictError when the request_id was used with
-        other parameters, UnavailableError when no budget was set or it changes faster than we can decide.
+        drawn over exactly the arms that could be given when it was stored. Raises ConflictError when the request_id was used with
+        other parameters, UnavailableError when a budget was never set or changes faster than we can decide.
         """
-        refused: dict[str, str] = {}
+        names = list(dict.fromkeys(arm.budget for arm in arms))
+        keys, args = self._reserve_parts(order, arms, names)
+        letters = "-" * len(arms)
         for _ in range(_MOST_ROUNDS):
-            proposal = choose(refused)
-            answer = self._reserve(keys=self._reserve_keys(order, arms), args=self._reserve_args(order, arms, proposal, refused))
-            if answer[0] == b"changed":
-                refused = {arm.promo_id: why.decode() for arm, why in zip(arms, answer[1:], strict=True) if why}
-            else:
-                return _receipt(order, proposal, answer)
+            proposal = choose(self._standing(arms, letters, names))
+            args[4:5], args[6:9], args[12:13] = [proposal.promo_id], [proposal.decision, proposal.record, proposal.cost], [letters]
+            word, *rest = self._scripts["reserve"](keys=keys, args=args)
+            if word in (b"changed", b"done"):
+                letters = rest[0].decode()
+                self._prices.update({name: float(price) for name, price in zip(names, rest[1:], strict=True) if price})
+            if word != b"changed":
+                return _receipt(order, proposal, word, rest, names)
         raise UnavailableError(f"The budget changed {_MOST_ROUNDS} times while request '{order.request_id}' was decided; ask again.")
 
-    def commit(self, reservation_id: str, cents: int) -> None:
+    def commit(self, reservation_id: str, cents: int, actor: str = "till") -> None:
         """Turn a reservation into `cents` spent; the rest returns to the budget. A repeat with the same cents changes nothing.
 
-        Raises ConflictError for an unknown or expired reservation, for more cents than reserved, and for a second, different amount.
+        Raises ConflictError for an unknown, expired or released reservation, for more cents than reserved, and for a second, different
+        amount.
         """
         if cents < 0:
             raise InputError(f"Reservation '{reservation_id}' cannot be committed with {cents} cents; give 0 or more.")
-        keys = [self._key("budget"), self._key("reservations"), self._key("reservation", reservation_id)]
-        word, *detail = self._commit(keys=keys, args=[reservation_id, cents, self._keep_s])
+        keys = [self.key("reservations"), self.key("reservation", reservation_id), self.stream]
+        word, *detail = self._scripts["commit"](keys=keys, args=[reservation_id, cents, self._keep_s, actor])
         if word != b"committed":
-            raise ConflictError(_commit_refusal(word.decode(), reservation_id, cents, *detail))
+            raise ConflictError(_refusal(word.decode(), reservation_id, f"the {cents} to commit", *detail))
+
+    def release(self, reservation_id: str, change: Change) -> int:
+        """Return a reservation to its budget before its time; the cents returned. A repeat changes nothing.
+
+        Raises ConflictError when it is unknown, expired or committed.
+        """
+        keys = [self.key("reservations"), self.key("reservation", reservation_id), self.stream]
+        word, *detail = self._scripts["release"](keys=keys, args=[reservation_id, self._keep_s, change.actor, change.reason])
+        if word != b"released":
+            raise ConflictError(_refusal(word.decode(), reservation_id, "a release", *detail))
+        return int(detail[0])
 
     def expire(self, now_ms: int = 0, most: int = 1000) -> tuple[int, int]:
-        """Return due reservations to the budget: (count, cents). `now_ms` 0 asks Redis' clock; `most` bounds one script's time."""
-        args = [now_ms, most, self._key("reservation", ""), self._keep_s]
-        count, cents = self._expire(keys=[self._key("budget"), self._key("reservations")], args=args)
+        """Return due reservations to their budgets: (count, cents). `now_ms` 0 asks Redis' clock; `most` bounds one script's time."""
+        args = [now_ms, most, self.key("reservation", ""), self._keep_s]
+        count, cents = self._scripts["expire"](keys=[self.key("reservations"), self.stream], args=args)
         return int(count), int(cents)
 
-    def _key(self, *parts: str) -> str:
-        return ":".join((self._tag, *parts))
+    def settle(self, request_id: str, fingerprint: str, decision: bytes, record: bytes) -> bytes | None:
+        """Make `decision`, which the shopper was given without the ledger, the request's; the one that stood there, if another did."""
+        keys = [self.key("request", request_id), self.stream]
+        before: bytes = self._scripts["settle"](keys=keys, args=[fingerprint, decision, record, self._keep_s])
+        return before or None
 
-    def _reserve_keys(self, order: Order, arms: Sequence[Arm]) -> list[str]:
-        own = (("budget",), ("request", order.request_id), ("reservations",), ("reservation", order.reservation_id), ("decisions",))
-        # JSON keeps apart ids that hold the separator.
-        given = (("given", json.dumps([order.shopper_id, arm.promo_id])) for arm in arms)
-        return [self._key(*parts) for parts in (*own, *given)]
+    def _budget(self, name: str, cents: int, pace: tuple[float, float, float], change: Change, *, only_new: bool) -> Budget:
+        if cents < 0 or min(pace) < 0:
+            raise InputError(f"Budget '{name}' cannot have {cents} cents and pace {pace}; give 0 or more.")
+        keys = [self.key("budget", name), self.stream, self.key("budgets")]
+        rate, step, price = pace
+        args = [name, cents, rate, step, price, change.actor, change.reason, "1" if only_new else ""]
+        word, *detail = self._scripts["budget"](keys=keys, args=args)
+        if word == b"under":
+            raise ConflictError(f"Budget '{name}' cannot be set to {cents} cents: {detail[0]} are spent or reserved. Set at least that.")
+        found = self.budget(name)
+        self._prices[name] = found.price
+        return found
 
-    def _reserve_args(self, order: Order, arms: Sequence[Arm], proposal: Proposal, refused: Mapping[str, str]) -> list[Any]:
-        args: list[Any] = [order.fingerprint, order.moment_s, order.expires_ms, self._keep_s]
-        args += [proposal.promo_id, order.reservation_id, proposal.decision, proposal.record]
-        for arm in arms:
-            args += [arm.promo_id, arm.cents, _cap(arm.cap_per_day), _cap(arm.cap_per_week), refused.get(arm.promo_id, "")]
-        return args
+    def _standing(self, arms: Sequence[Arm], letters: str, names: Sequence[str]) -> Standing:
+        refused = {arm.promo_id: REFUSALS[letter] for arm, letter in zip(arms, letters, strict=True) if letter != "-"}
+        return Standing(refused, {name: self._prices[name] for name in names if name in self._prices})
+
+    def _reserve_parts(self, order: Order, arms: Sequence[Arm], names: Sequence[str]) -> tuple[list[str], list[Any]]:
+        own = (
+            ("request", order.request_id), ("reservations",), ("reservation", order.reservation_id), ("outbox",), ("given", order.shopper_id),
+        )  # fmt: skip
+        packed = "[" + ",".join(arm.packed(names.index(arm.budget) + 1) for arm in arms) + "]"
+        args: list[Any] = [order.fingerprint, order.moment_s, order.expires_ms, self._keep_s, "", order.reservation_id, b"", b"", 0]
+        args += [_cap(order.cap_per_day), _cap(order.cap_per_week), packed, "", self.key("reservation", "")]
+        return [self.key(*parts) for parts in (*own, *(("budget", name) for name in names))], args
 
 
 def _cap(cap: int | None) -> int:
-    return -1 if cap is None else cap
+    return NONE if cap is None else cap
 
 
-def _receipt(order: Order, proposal: Proposal, answer: Sequence[bytes]) -> Receipt:
-    word = answer[0].decode()
-    if word == "conflict":
+def _receipt(order: Order, proposal: Proposal, word: bytes, rest: Sequence[Any], names: Sequence[str]) -> Receipt:
+    if word == b"conflict":
         raise ConflictError(f"Request id '{order.request_id}' was used before with other parameters; use a new id for a new request.")
-    if word == "no_budget":
-        raise UnavailableError("The ledger has no budget; set one before the first decision.")
-    return Receipt(answer[1], True) if word == "stored" else Receipt(proposal.decision, False)
+    if word == b"no_budget":
+        raise UnavailableError(f"The ledger has no budget '{names[int(rest[0]) - 1]}'; set it before the first decision.")
+    return Receipt(rest[0], True) if word == b"stored" else Receipt(proposal.decision, False)
 
 
-def _commit_refusal(word: str, reservation_id: str, cents: int, detail: bytes = b"") -> str:
+def _refusal(word: str, reservation_id: str, wanted: str, detail: bytes = b"") -> str:
     reasons = {
         "unknown": "is unknown",
         "expired": "has expired and its budget was returned",
-        "over": f"holds {detail.decode()} cents, less than the {cents} to commit",
-        "conflict": f"was committed before with {detail.decode()} cents, not {cents}",
+        "released": "was released and its budget was returned",
+        "over": f"holds {detail.decode()} cents, less than {wanted}",
+        "conflict": f"was committed before with {detail.decode()} cents, not {wanted}",
+        "committed": f"was committed with {detail.decode()} cents",
     }
-    return f"Reservation '{reservation_id}' {reasons[word]}; nothing was committed."
+    return f"Reservation '{reservation_id}' {reasons[word]}; nothing was changed."

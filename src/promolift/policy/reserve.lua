@@ -1,48 +1,102 @@
--- One decision, all or nothing: idempotency, budget, caps, reservation and the log entry.
--- KEYS: 1 budget, 2 request, 3 reservations, 4 reservation, 5 stream, then one list of moments given per arm.
--- ARGV: 1 fingerprint, 2 moment (s), 3 expires at (ms), 4 keep (s), 5 chosen arm, 6 reservation id, 7 decision, 8 record,
---       then per arm: promo id, cents to reserve, cap per day, cap per week (-1: none), refusal that the caller assumed ("": none).
--- Returns {"stored", decision} | {"conflict"} | {"changed", refusal of each arm ...} | {"done"} | {"no_budget"}.
-local DAY, ARM_KEYS, ARM_ARGS = 86400, 5, 8
-local seen = redis.call('HMGET', KEYS[2], 'fingerprint', 'decision')
+-- One decision, all or nothing: idempotency, budgets, caps, reservation, lambda and the log entry.
+-- KEYS: 1 request, 2 reservations, 3 reservation, 4 stream, 5 what the shopper was given, then the budgets that the arms draw on.
+-- ARGV: 1 fingerprint, 2 moment (s), 3 expires at (ms), 4 keep (s), 5 chosen arm ("": none), 6 reservation id, 7 decision, 8 record,
+--       9 expected cost of the chosen arm (cents), 10 cap per day and 11 per week over all promos (-1: none),
+--       12 arms as JSON: [[promo id, cents, budget's place, cap per day, cap per week, cool-down (s), exclusion (s), [excluded ...]] ...],
+--       13 the refusal assumed for each arm, a letter each, 14 prefix of a reservation's key.
+-- Returns {"stored", decision} | {"conflict"} | {"no_budget", place} | {"changed", letters, lambda ...} | {"done", letters, lambda ...}.
+-- Letters: - none, b budget, d and w the promo's cap per day and week, D and W the shopper's, c cool-down, x excluded.
+local DAY, WEEK, FORGET, BUDGETS = 86400, 604800, 15 * 86400, 5
+local seen = redis.call('HMGET', KEYS[1], 'fingerprint', 'decision')
 if seen[1] then
   if seen[1] ~= ARGV[1] then return {'conflict'} end
   return {'stored', seen[2]}
 end
-local budget = redis.call('HMGET', KEYS[1], 'total', 'committed', 'reserved')
-if not budget[1] then return {'no_budget'} end
-local left = tonumber(budget[1]) - tonumber(budget[2] or 0) - tonumber(budget[3] or 0)
-local moment = tonumber(ARGV[2])
+
+-- What is due returns to its budget before anybody is refused for want of it; a few at a time bound the script's length.
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 8)) do
+  local key = ARGV[14] .. id
+  local row = redis.call('HMGET', key, 'cents', 'budget', 'budget_key')
+  redis.call('ZREM', KEYS[2], id)
+  redis.call('HSET', key, 'state', 'expired')
+  redis.call('EXPIRE', key, ARGV[4])
+  redis.call('HINCRBY', row[3], 'reserved', 0 - tonumber(row[1])) -- unary minus would give "-0", which is no integer to Redis
+  redis.call('XADD', KEYS[4], '*', 'kind', 'event', 'record', cjson.encode({event = 'expired', reservation_id = id, budget = row[2],
+    cents = tonumber(row[1]), at_ms = now, actor = 'ledger', reason = ''}))
+end
+
+local left, prices, state = {}, {}, {}
+for i = 1, #KEYS - BUDGETS do
+  local row = redis.call('HMGET', KEYS[BUDGETS + i], 'total', 'committed', 'reserved', 'lambda', 'rate', 'step')
+  if not row[1] then return {'no_budget', i} end
+  left[i] = tonumber(row[1]) - tonumber(row[2] or 0) - tonumber(row[3] or 0)
+  prices[i] = row[4] or ''
+  state[i] = row
+end
 
 -- Moments may arrive out of order, so a cap looks a window back and a window ahead: no window then holds more than the cap.
-local function over(key, cap, window)
-  return cap >= 0 and redis.call('ZCOUNT', key, '(' .. (moment - window), '(' .. (moment + window)) >= cap
+local moment, given = tonumber(ARGV[2]), {}
+for i, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[5], moment - FORGET, moment + FORGET, 'WITHSCORES')) do
+  if i % 2 == 1 then given[#given + 1] = {promo = string.sub(member, string.find(member, ' ', 1, true) + 1)}
+  else given[#given].gap = math.abs(tonumber(member) - moment) end
 end
-
-local refusals, changed, chosen = {'changed'}, false, nil
-for i = 1, #KEYS - ARM_KEYS do
-  local base, key = ARM_ARGS + (i - 1) * 5, KEYS[ARM_KEYS + i]
-  local refusal = ''
-  if tonumber(ARGV[base + 2]) > left then
-    refusal = 'budget'
-  elseif over(key, tonumber(ARGV[base + 3]), DAY) or over(key, tonumber(ARGV[base + 4]), 7 * DAY) then
-    refusal = 'cap'
+local function count(promo, window)
+  local found = 0
+  for _, one in ipairs(given) do
+    if one.gap < window and (promo == nil or one.promo == promo) then found = found + 1 end
   end
-  refusals[i + 1] = refusal
-  changed = changed or refusal ~= ARGV[base + 5]
-  if ARGV[base + 1] == ARGV[5] then chosen = {cents = tonumber(ARGV[base + 2]), key = key} end
+  return found
 end
-if changed then return refusals end
+local function over(cap, promo, window) return cap >= 0 and count(promo, window) >= cap end
+
+local day_over, week_over = over(tonumber(ARGV[10]), nil, DAY), over(tonumber(ARGV[11]), nil, WEEK)
+local letters, chosen = {}, nil
+for i, arm in ipairs(cjson.decode(ARGV[12])) do
+  local letter = '-'
+  if arm[2] > left[arm[3]] then letter = 'b'
+  elseif day_over then letter = 'D'
+  elseif week_over then letter = 'W'
+  elseif over(arm[4], arm[1], DAY) then letter = 'd'
+  elseif over(arm[5], arm[1], WEEK) then letter = 'w'
+  elseif arm[6] > 0 and count(arm[1], arm[6]) > 0 then letter = 'c'
+  else
+    for _, other in ipairs(arm[8]) do
+      if count(other, arm[7]) > 0 then letter = 'x' end
+    end
+  end
+  letters[i] = letter
+  if arm[1] == ARGV[5] then chosen = {cents = arm[2], budget = arm[3]} end
+end
+letters = table.concat(letters)
+if letters ~= ARGV[13] then return {'changed', letters, unpack(prices)} end
 
 if chosen then
-  redis.call('HINCRBY', KEYS[1], 'reserved', chosen.cents)
-  redis.call('HSET', KEYS[4], 'state', 'reserved', 'cents', chosen.cents, 'promo', ARGV[5])
-  redis.call('ZADD', KEYS[3], ARGV[3], ARGV[6])
-  redis.call('ZADD', chosen.key, moment, ARGV[6])
-  redis.call('ZREMRANGEBYSCORE', chosen.key, '-inf', moment - 15 * DAY)
-  redis.call('EXPIRE', chosen.key, 15 * DAY)
+  local key = KEYS[BUDGETS + chosen.budget]
+  redis.call('HINCRBY', key, 'reserved', chosen.cents)
+  redis.call('HSET', KEYS[3], 'state', 'reserved', 'cents', chosen.cents, 'promo', ARGV[5], 'budget', string.match(key, '[^:]*$'),
+    'budget_key', key, 'given', KEYS[5])
+  redis.call('ZADD', KEYS[2], ARGV[3], ARGV[6])
+  redis.call('ZADD', KEYS[5], moment, ARGV[6] .. ' ' .. ARGV[5])
+  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', moment - FORGET)
+  redis.call('EXPIRE', KEYS[5], FORGET)
 end
-redis.call('HSET', KEYS[2], 'fingerprint', ARGV[1], 'decision', ARGV[7])
-redis.call('EXPIRE', KEYS[2], ARGV[4])
-redis.call('XADD', KEYS[5], '*', 'record', ARGV[8])
-return {'done'}
+-- Dual mirror descent on the price of a cent: up when a decision costs more than the rate, down when it costs less.
+for i, row in ipairs(state) do
+  local rate = tonumber(row[5] or 0)
+  if rate > 0 then
+    local cost = (chosen and chosen.budget == i) and tonumber(ARGV[9]) or 0
+    local price = math.min(100, math.max(0, tonumber(row[4] or 0) + tonumber(row[6]) * (cost / rate - 1)))
+    prices[i] = string.format('%.17g', price)
+    redis.call('HSET', KEYS[BUDGETS + i], 'lambda', prices[i])
+  end
+end
+redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'decision', ARGV[7])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+local budgets = {}
+for i, row in ipairs(state) do
+  budgets[i] = string.format('%s %s %s %s', string.match(KEYS[BUDGETS + i], '[^:]*$'), row[1], row[2] or 0, row[3] or 0)
+end
+redis.call('XADD', KEYS[4], '*', 'kind', 'decision', 'record', ARGV[8], 'budgets', table.concat(budgets, '\n'))
+return {'done', letters, unpack(prices)}

@@ -1,0 +1,1 @@
+"""The promo engine API: the one door that the platform calls."""

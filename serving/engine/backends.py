@@ -1,0 +1,121 @@
+"""A request with its deadline -> a decided envelope, from the graph over HTTP or from the four boxes in this process."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from threading import local
+from typing import Any, Protocol
+
+import aiohttp
+
+from promolift.contracts.decisions import Envelope, Request, dump_bytes, read_bytes
+from serving.kserve.fused import FusedGraph
+from serving.kserve.problem import RequestError
+
+
+class Backend(Protocol):
+    """Where decisions come from."""
+
+    async def decide(self, request: Request, received_at: str, left_s: float) -> Envelope:
+        """The decided envelope. Raises TimeoutError after `left_s`, OSError when it cannot be had, RequestError for a refused request."""
+        ...
+
+    async def ready(self) -> bool:
+        """Whether it can decide."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is in flight and let go."""
+        ...
+
+
+class FusedBackend:
+    """Decides on worker threads, each with boxes of its own: a model's interpreter serves one thread, and Redis may make one wait."""
+
+    def __init__(self, make: Callable[[], FusedGraph], threads: int) -> None:
+        self._make, self._own = make, local()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decide", initializer=self._open)
+
+    async def decide(self, request: Request, received_at: str, left_s: float) -> Envelope:
+        """See Backend."""
+        # What is late goes on in its thread: the ledger may be storing it, and the relay settles what was answered instead.
+        work = asyncio.get_running_loop().run_in_executor(self._pool, self._run, request, received_at)
+        return await asyncio.wait_for(asyncio.shield(work), left_s)
+
+    async def ready(self) -> bool:
+        """See Backend."""
+        return True
+
+    async def close(self) -> None:
+        """See Backend."""
+        await asyncio.to_thread(self._pool.shutdown)
+
+    def _open(self) -> None:
+        self._own.graph = self._make()
+
+    def _run(self, request: Request, received_at: str) -> Envelope:
+        graph: FusedGraph = self._own.graph
+        return graph(request, received_at)
+
+
+class GraphBackend:
+    """Decides through an InferenceGraph, whose router turns any transport failure into a 500."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session: aiohttp.ClientSession | None = None
+
+    async def decide(self, request: Request, received_at: str, left_s: float) -> Envelope:
+        """See Backend. The graph is told how much of the deadline is left."""
+        body = dump_bytes(replace(request, deadline_ms=max(1, int(left_s * 1000))))
+        try:
+            async with self._opened().post(self._url, data=body, timeout=aiohttp.ClientTimeout(total=left_s)) as answer:
+                content = await answer.read()
+        except aiohttp.ClientError as problem:
+            raise OSError(str(problem)) from problem
+        if answer.status in (400, 409):
+            raise _refused(answer.status, content)
+        if answer.status != 200:
+            raise OSError(f"the graph answered {answer.status}: {content[:200].decode(errors='replace')}")
+        try:
+            return replace(read_bytes(Envelope, content), request=request, received_at=received_at)
+        except ValueError as problem:
+            raise OSError(f"the graph's answer is no envelope: {content[:200].decode(errors='replace')}") from problem
+
+    async def ready(self) -> bool:
+        """See Backend."""
+        try:
+            async with self._opened().get(f"{self._url}/readyz", timeout=aiohttp.ClientTimeout(total=1)) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def close(self) -> None:
+        """See Backend."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
+            headers = {"Content-Type": "application/json"}
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=headers)
+        return self._session
+
+
+def _refused(status: int, content: bytes) -> Exception:
+    """What a box said of the request, passed on."""
+    try:
+        document: dict[str, Any] = json.loads(content)
+        return RequestError(status, str(document["title"]), str(document["detail"]), document.get("errors"))
+    except (ValueError, KeyError, TypeError):
+        return OSError(f"the graph answered {status}: {content[:200].decode(errors='replace')}")
+
+
+def now_iso() -> str:
+    """This moment, ISO 8601 UTC."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat()

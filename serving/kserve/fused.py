@@ -1,0 +1,25 @@
+"""The four boxes in one process: an envelope in, an envelope out, as the graph answers it (a test holds the two equal)."""
+
+from promolift.contracts.decisions import NODES, Envelope, Request
+from promolift.settings import Settings
+from serving.kserve.boxes import Sources, build
+from serving.kserve.stamp import Box
+
+
+class FusedGraph:
+    """The graph's Sequence without its hops. One thread at a time: the model's interpreter allows no more."""
+
+    def __init__(self, boxes: tuple[Box, ...]) -> None:
+        self._boxes = boxes
+
+    def __call__(self, request: Request, received_at: str | None = None) -> Envelope:
+        """The decided envelope. Raises ConflictError for a request id used with other parameters."""
+        envelope = Envelope(request, received_at=received_at)
+        for box in self._boxes:
+            envelope = box(envelope)
+        return envelope
+
+
+def fused(sources: Sources, settings: Settings) -> FusedGraph:
+    """All boxes of one deployment. Raises as `build` does."""
+    return FusedGraph(tuple(build(name, sources, settings) for name in NODES))

@@ -1,0 +1,56 @@
+"""Rows of the decision log -> Delta tables `decisions` and `ledger_events` under one folder, each row once."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
+
+from promolift.contracts.decisions import Envelope, read_bytes
+from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
+from promolift.errors import usable
+from serving.kserve.log_rows import Row, Rows, arrow_schema
+
+COMPACT_EVERY = 200
+"""Commits between two compactions: a commit a second leaves as many small files."""
+
+
+class DeltaLog:
+    """The log of one lake. Raises UnavailableError when its folder cannot be written."""
+
+    def __init__(self, lake: Path) -> None:
+        self._tables = {table.name: _opened(lake, table) for table in (DECISIONS, LEDGER_EVENTS)}
+
+    def write(self, rows: Rows, again: bool) -> None:
+        """Append the rows; `again`: some may have been written before, so only what is new is."""
+        for table, found in ((DECISIONS, rows.decisions), (LEDGER_EVENTS, rows.events)):
+            if found:
+                (self._merge if again else self._append)(table, found)
+
+    def _append(self, table: Table, rows: Sequence[Row]) -> None:
+        delta = self._tables[table.name]
+        delta.update_incremental()
+        write_deltalake(delta, pa.Table.from_pylist(list(rows), schema=arrow_schema(table)), mode="append")
+        if delta.version() % COMPACT_EVERY == 0:
+            delta.optimize.compact()
+
+    def _merge(self, table: Table, rows: Sequence[Row]) -> None:
+        delta, (key,) = self._tables[table.name], table.key
+        delta.update_incremental()
+        unique = pa.Table.from_pylist(list({row[key]: row for row in rows}.values()), schema=arrow_schema(table))
+        delta.merge(unique, f"t.{key} = s.{key}", source_alias="s", target_alias="t").when_not_matched_insert_all().execute()
+
+
+def read_decisions(lake: Path, decision_id: str | None = None) -> list[Envelope]:
+    """Every logged envelope, or that of one decision."""
+    filters = None if decision_id is None else [("decision_id", "=", decision_id)]
+    found = DeltaTable(str(lake / DECISIONS.path)).to_pyarrow_table(columns=["envelope"], filters=filters)
+    return [read_bytes(Envelope, text.encode()) for text in found.column("envelope").to_pylist()]
+
+
+def _opened(lake: Path, table: Table) -> DeltaTable:
+    path = lake / table.path
+    with usable(path, "name another place with --lake", DeltaError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(str(path), arrow_schema(table), mode="ignore", name=table.name, description=table.doc)
