@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
-from threading import local
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import aiohttp
@@ -37,8 +37,18 @@ class FusedBackend:
     """Decides on worker threads, each with boxes of its own: a model's interpreter serves one thread, and Redis may make one wait."""
 
     def __init__(self, make: Callable[[], FusedGraph], threads: int) -> None:
-        self._make, self._own = make, local()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decide", initializer=self._open)
+        self._threads = threads
+        self._free: SimpleQueue[FusedGraph] = SimpleQueue()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decide")
+        self._generation: frozenset[int] = frozenset()
+        self.replace(make)
+
+    def replace(self, make: Callable[[], FusedGraph]) -> None:
+        """Decide with new boxes from now on; those at work end their decision first. Raises what cannot be made, and changes nothing."""
+        graphs = [make() for _ in range(self._threads)]
+        self._generation = frozenset(map(id, graphs))
+        for graph in graphs:
+            self._free.put(graph)
 
     async def decide(self, request: Request, received_at: str, left_s: float) -> Envelope:
         """See Backend."""
@@ -54,12 +64,14 @@ class FusedBackend:
         """See Backend."""
         await asyncio.to_thread(self._pool.shutdown)
 
-    def _open(self) -> None:
-        self._own.graph = self._make()
-
     def _run(self, request: Request, received_at: str) -> Envelope:
-        graph: FusedGraph = self._own.graph
-        return graph(request, received_at)
+        graph = self._free.get()
+        while id(graph) not in self._generation:  # replaced: it is dropped, and there are as many new ones
+            graph = self._free.get()
+        try:
+            return graph(request, received_at)
+        finally:
+            self._free.put(graph)
 
 
 class GraphBackend:

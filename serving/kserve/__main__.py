@@ -1,4 +1,4 @@
-"""`python -m serving.kserve node|relay|serve|decide`: one box, the decision log's relay, the whole served graph, a decision asked for."""
+"""`python -m serving.kserve node|relay|serve|decide|explain|replay|reconcile|rebuild`: the decision service, piece by piece or whole."""
 
 import argparse
 import logging
@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
+from typing import Any
 
-from promolift.errors import PromoliftError
+from promolift.errors import InputError, PromoliftError
 from promolift.settings import Settings, load
 from serving.kserve.boxes import RULES, Sources
 
@@ -32,12 +33,17 @@ def _node(options: argparse.Namespace) -> int:
     sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill)
     box = build(options.box, sources, options.settings)
     listener = bind(f"{options.host}:{options.port}")
-    # kserve parses sys.argv when it is imported and would read our flags as its own.
-    sys.argv = sys.argv[:1]
-    from serving.kserve.node import serve  # noqa: PLC0415
-
     print(f"node {box.name} listens on http://{options.host}:{listener.getsockname()[1]}", flush=True)
-    serve(box, listener)
+    if options.server == "kserve":
+        # kserve parses sys.argv when it is imported and would read our flags as its own.
+        sys.argv = sys.argv[:1]
+        from serving.kserve.model import serve as serve_model  # noqa: PLC0415
+
+        serve_model(box, listener)
+    else:
+        from serving.kserve.node import serve  # noqa: PLC0415
+
+        serve(box, listener, lambda: build(options.box, sources, options.settings))
     return 0
 
 
@@ -49,9 +55,48 @@ def _relay(options: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     if not options.once:
         print("relay drains the decision stream", flush=True)
-    count = relay(options.redis_url, options.table, options.spill, None if options.once else stop.wait)
-    print(f"relay wrote {count} decisions to {options.table}", flush=True)
+    place = options.kafka or options.lake
+    count = relay(options.redis_url, _sink(options), options.spill, None if options.once else stop.wait)
+    print(f"relay wrote {count} entries to {place}", flush=True)
     return 0
+
+
+def _sink(options: argparse.Namespace) -> Any:
+    if options.kafka:
+        from serving.kserve.log_kafka import KafkaLog  # noqa: PLC0415
+
+        return KafkaLog(options.kafka)
+    from serving.kserve.log_delta import DeltaLog  # noqa: PLC0415
+
+    return DeltaLog(options.lake)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from serving.kserve.explain import explain  # noqa: PLC0415
+    from serving.kserve.log_delta import read_decisions  # noqa: PLC0415
+
+    found = read_decisions(options.run_folder / "lake", options.decision)
+    if not found:
+        raise InputError(f"Decision '{options.decision}' is not in the log of {options.run_folder}; take an id that it was answered with.")
+    print(explain(found[0]))
+    return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from serving.kserve.log_delta import read_decisions  # noqa: PLC0415
+    from serving.kserve.replay import Replay  # noqa: PLC0415
+
+    report = Replay(options.run_folder, options.settings.hash_salt).run(read_decisions(options.run_folder / "lake"))
+    for difference in report.differences:
+        print(difference)
+    print(f"{report.equal} of {report.count} logged decisions came out bit for bit as they were")
+    return 0 if report.equal == report.count else 1
+
+
+def _reconcile(options: argparse.Namespace) -> int:
+    from serving.kserve.reconcile import reconcile  # noqa: PLC0415
+
+    return reconcile(options.run_folder / "lake", options.redis_url, rebuild=options.rebuild)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -59,7 +104,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     model = options.model or options.run_folder / "serving_model"
     registry = options.registry or options.run_folder / "registry.db"
-    return serve(Plan(options.run_folder, model, registry, options.rules, options.listen), options.settings)
+    return serve(Plan(options.run_folder, model, registry, options.rules, options.listen, options.fused), options.settings)
 
 
 def _decide(options: argparse.Namespace) -> int:
@@ -76,7 +121,8 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     _add_node(commands.add_parser("node", help="serve one box as a KServe node"), settings)
     _add_relay(commands.add_parser("relay", help="move logged decisions from Redis to the Delta table"), settings)
     _add_serve(commands.add_parser("serve", help="serve the whole graph for a finished run"))
-    _add_decide(commands.add_parser("decide", help="ask a served graph for decisions"))
+    _add_decide(commands.add_parser("decide", help="ask a served engine for decisions"))
+    _add_log(commands, settings)
     return parser
 
 
@@ -90,12 +136,30 @@ def _add_node(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.add_argument("--registry", type=Path, default=Path("registry.db"), help="Feast's registry file")
     parser.add_argument("--rules", type=Path, default=RULES, help="rules file")
     parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
+    parser.add_argument("--server", choices=("asgi", "kserve"), default="asgi", help="what serves it: our own server, or KServe's ModelServer")
+
+
+def _add_log(commands: Any, settings: Settings) -> None:
+    explain = commands.add_parser("explain", help="a logged decision in plain words")
+    explain.set_defaults(run=_explain)
+    explain.add_argument("decision", help="the decision's id")
+    replay = commands.add_parser("replay", help="make every logged decision again and compare bit for bit; exit status 1 when one differs")
+    replay.set_defaults(run=_replay)
+    check = commands.add_parser("reconcile", help="hold the ledger's counters against the log; exit status 1 when they differ")
+    check.set_defaults(run=_reconcile, rebuild=False)
+    rebuild = commands.add_parser("rebuild", help="fill an empty Redis from the log: budgets, reservations, caps, answers to retries")
+    rebuild.set_defaults(run=_reconcile, rebuild=True)
+    for parser in (explain, replay, check, rebuild):
+        parser.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
+    for parser in (check, rebuild):
+        parser.add_argument("--redis-url", default=settings.redis_url, required=not settings.redis_url, help="where the ledger is")
 
 
 def _add_relay(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.set_defaults(run=_relay)
     parser.add_argument("--redis-url", default=settings.redis_url, help="where the ledger is")
-    parser.add_argument("--table", type=Path, required=True, help="Delta table of decisions")
+    parser.add_argument("--lake", type=Path, default=Path("lake"), help="folder of the log's Delta tables")
+    parser.add_argument("--kafka", default=settings.kafka, metavar="HOST:PORT", help="write to these brokers instead of the lake")
     parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
     parser.add_argument("--once", action="store_true", help="drain and end")
 
@@ -104,6 +168,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_serve)
     parser.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="a finished run's folder")
     parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="where the graph listens")
+    parser.add_argument("--fused", action="store_true", help="decide in the engine's own process, without the four nodes")
     parser.add_argument("--model", type=Path, help="model folder (DIR/serving_model)")
     parser.add_argument("--registry", type=Path, help="Feast's registry file (DIR/registry.db)")
     parser.add_argument("--rules", type=Path, default=RULES, help="rules file")

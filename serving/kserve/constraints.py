@@ -109,8 +109,9 @@ class Constraints:
         if decision.promo_id == NO_PROMO:
             return decision
         ends = datetime.fromtimestamp(order.expires_ms / 1000, UTC).isoformat()
+        arm = self._arms[decision.promo_id]
         return replace(
-            decision, reserved_cents=self._arms[decision.promo_id].cents, reservation_id=order.reservation_id, expires_at=ends,
+            decision, reserved_cents=arm.cents, reservation_id=order.reservation_id, budget=arm.budget, expires_at=ends,
             key_id=self._terms.keys.signing,
         )  # fmt: skip
 

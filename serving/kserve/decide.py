@@ -1,4 +1,4 @@
-"""A served run -> decisions asked over HTTP: one printed readably, or many summed up (latency, share of no_promo, errors)."""
+"""A served run -> decisions asked of its engine: one explained in words, or many summed up (latency, share of no_promo, errors)."""
 
 import json
 import time
@@ -20,7 +20,7 @@ from promolift.contracts.promos import NO_PROMO
 from promolift.contracts.tables import FEATURES
 from promolift.errors import InputError, UnavailableError
 
-TIMEOUT_S = 10.0
+TIMEOUT_S, LOGGED_S = 10.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,15 @@ class Reply:
 
     status: int
     document: dict[str, Any]
-    ms: float
-
-
-def decide(question: Question, as_json: bool) -> int:
+    ms: fldef decide(question: Question, as_json: bool) -> int:
     """Ask and print. Exit status 0 when every answer is a decision, 1 otherwise."""
     replies = ask(question)
     summary = summarise(replies)
+    explained = explanation(question.folder, replies[-1])
     if as_json:
-        print(json.dumps(summary, indent=2, sort_keys=True))
+        print(json.dumps({**summary, "last": explained or replies[-1].document}, indent=2, sort_keys=True))
     else:
-        print(readable(replies[-1]) if question.count == 1 else _table(summary))
+        print(readable(replies[-1], explained) if question.count == 1 else _table(summary))
     return 0 if summary["errors"] == 0 else 1
 
 
@@ -61,15 +59,33 @@ def ask(question: Question) -> list[Reply]:
     if question.count < 1 or question.threads < 1 or question.skip < 0:
         given = f"--count is {question.count}, --threads {question.threads} and --skip {question.skip}"
         raise InputError(f"{given}; the first two must be at least 1, --skip at least 0.")
-    url = _served(question.folder)["url"]
-    bodies = _requests(question)
-    with httpx.Client(timeout=TIMEOUT_S) as client, ThreadPoolExecutor(question.threads) as pool:
-        return list(pool.map(lambda body: _post(client, url, body), bodies))
+    served, bodies = _served(question.folder), _requests(question)
+    with _client(served) as client, ThreadPoolExecutor(question.threads) as pool:
+        return list(pool.map(lambda body: _post(client, body), bodies))
+
+
+def explanation(folder: Path, reply: Reply) -> dict[str, Any] | None:
+    """The reply's decision as the log explains it ({"text", "envelope"}); None when it does not arrive there in time."""
+    if not _decided(reply):
+        return None
+    deadline = time.monotonic() + LOGGED_S
+    with _client(_served(folder)) as client:
+        while time.monotonic() < deadline:
+            answer = client.get(f"/v1/decisions/{reply.document['decision_id']}")
+            if answer.status_code == 200:
+                found: dict[str, Any] = answer.json()
+                return found
+            time.sleep(0.2)
+    return None
+
+
+def _client(served: dict[str, Any]) -> httpx.Client:
+    return httpx.Client(base_url=served["url"], headers={"X-API-Key": served["api_key"]}, timeout=TIMEOUT_S)
 
 
 def summarise(replies: Sequence[Reply]) -> dict[str, Any]:
-    """Count, errors, latency (ms), share of no_promo, reasons, and the last envelope; an error is any answer without a decision."""
-    decisions = [reply.document["decision"] for reply in replies if _decided(reply)]
+    """Count, errors, latency (ms), share of no_promo, reasons, promos and what was degraded; an error is any answer without a decision."""
+    decisions = [reply.document for reply in replies if _decided(reply)]
     p50, p95, p99 = np.percentile([reply.ms for reply in replies], [50, 95, 99])
     withheld = sum(decision["promo_id"] == NO_PROMO for decision in decisions)
     return {
@@ -77,39 +93,19 @@ def summarise(replies: Sequence[Reply]) -> dict[str, Any]:
         "errors": len(replies) - len(decisions),
         "latency_ms": {"p50": round(float(p50), 2), "p95": round(float(p95), 2), "p99": round(float(p99), 2)},
         "share_no_promo": round(withheld / len(decisions), 4) if decisions else None,
-        "reasons": dict(Counter(decision["reason"] for decision in decisions).most_common()),
+        "reasons": dict(Counter(decision["reasons"][0] for decision in decisions).most_common()),
         "promos": dict(Counter(decision["promo_id"] for decision in decisions).most_common()),
-        "last": replies[-1].document,
+        "degraded": dict(Counter(what for decision in decisions for what in decision["degraded"]).most_common()),
     }
 
 
-def readable(reply: Reply) -> str:
+def readable(reply: Reply, explained: dict[str, Any] | None) -> str:
     """One reply for people."""
     if not _decided(reply):
         return f"no decision (HTTP {reply.status}): {json.dumps(reply.document)}"
-    envelope = reply.document
-    decision, shopper, request = envelope["decision"], envelope["shopper"], envelope["request"]
-    lines = [
-        f"shopper {request['shopper_id']} at {request['moment']}: {decision['promo_id']} ({decision['reason']}, {decision['bucket']})",
-        f"  expected incremental value {decision['expected_value']:.1f}, reserved {decision['reserved_cents']} cents",
-        f"  features {'found' if shopper['found'] else 'not found: defaults'}, answered in {reply.ms:.1f} ms",
-        "  scores:",
-        *_score_lines(envelope),
-        *(f"  refused: {sentence}" for sentence in envelope["candidates"]["refused"].values()),
-        *(f"  {name}: {version}" for name, version in envelope["versions"].items()),
-    ]
-    return "\n".join(lines)
-
-
-def _score_lines(envelope: dict[str, Any]) -> list[str]:
-    scores, propensities = envelope["scores"], envelope["decision"]["propensities"]
-    if scores["error"]:
-        return [f"    {scores['error']}"]
-    rows = zip(envelope["candidates"]["promo_ids"], scores["value"], scores["lower"], scores["cost"], strict=True)
-    return [
-        f"    {promo_id:24} value {value:9.2f}  lower bound {lower:9.2f}  cost {cost:8.2f}  propensity {propensities.get(promo_id, 0):.3f}"
-        for promo_id, value, lower, cost in rows
-    ]
+    words = explained["text"] if explained else f"{json.dumps(reply.document, indent=2)}\nnot in the log yet"
+    token = f"\nToken for the till: {reply.document['token']}" if reply.document["token"] else ""
+    return f"{words}{token}\nAnswered in {reply.ms:.1f} ms."
 
 
 def _table(summary: dict[str, Any]) -> str:
@@ -164,10 +160,10 @@ def _end_of_data(lake: Path) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> Reply:
+def _post(client: httpx.Client, body: dict[str, Any]) -> Reply:
     started = time.perf_counter()
     try:
-        answer = client.post(url, json=body)
+        answer = client.post("/v1/decisions", json=body)
         status, document = answer.status_code, answer.json()
     except (httpx.HTTPError, ValueError) as problem:
         status, document = 0, {"error": f"{type(problem).__name__}: {problem}"}
@@ -175,4 +171,4 @@ def _post(client: httpx.Client, url: str, body: dict[str, Any]) -> Reply:
 
 
 def _decided(reply: Reply) -> bool:
-    return reply.status == 200 and bool(reply.document.get("decision"))
+    return reply.status == 200 and bool(reply.document.get("decision_id"))

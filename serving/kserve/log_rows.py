@@ -37,25 +37,25 @@ def rows_of(entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> Rows:
             if fields.get(b"kind") == b"event":
                 found.events.append(event_row(identifier.decode(), record))
             else:
-                found.decisions.append(decision_row(record, fields.get(b"budgets", b"").decode()))
+                found.decisions.append(decision_row(identifier.decode(), record, fields.get(b"budgets", b"").decode()))
         except (ValueError, KeyError, TypeError) as problem:
             found.unreadable.append((record, str(problem)))
     return found
 
 
-def decision_row(record: bytes, budgets: str) -> Row:
+def decision_row(identifier: str, record: bytes, budgets: str) -> Row:
     """One row of `decisions`. Raises ValueError for a record that is no decided envelope."""
     envelope = read_bytes(Envelope, record)
     if envelope.decision is None:
         raise ValueError(f"A record of request '{envelope.request.request_id}' in the decision stream has no decision.")
-    return {**_of_decision(envelope.decision), **_of_envelope(envelope), "envelope": record.decode(), "budgets": budgets}
+    return {**_of_decision(envelope.decision), **_of_envelope(envelope), "envelope": record.decode(), "entry_id": identifier, "budgets": budgets}
 
 
 def event_row(identifier: str, record: bytes) -> Row:
     """One row of `ledger_events`."""
     event = json.loads(record)
     at = datetime.fromtimestamp(event.pop("at_ms") / 1000, UTC)
-    return {"event_id": identifier, "at": at, **event}
+    return {"event_id": identifier, "at": at, "rate": 0.0, "step": 0.0, **event}
 
 
 def arrow_schema(table: Table) -> pa.Schema:

@@ -1,90 +1,145 @@
-"""A box -> a KServe server: the one adapter between our boxes and `kserve.Model`, V1 protocol, one process.
+"""A box -> a server of KServe's V1 and V2 endpoints: the container of one InferenceService, one process, one thread.
 
-Import this module only when sys.argv holds nothing that kserve could take for its own: its argument parser runs on import.
+Bare ASGI on uvicorn: of a step's time KServe's own server takes the most (notes: kserve.md 1.9), and the protocol is what counts to the
+router. `model.py` has the same box as a `kserve.Model`.
 """
 
+import asyncio
 import json
+import signal
 import socket
-import warnings
+from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any
 
-import kserve
-from fastapi import Request
-from fastapi.exceptions import FastAPIDeprecationWarning
-from fastapi.responses import JSONResponse
-from kserve.errors import InvalidInput
-from kserve.model_server import app
-from kserve.protocol.dataplane import DataPlane
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
-from kserve.protocol.rest.server import RESTServer
+import prometheus_client as prometheus
+import uvicorn
 from pydantic import ValidationError
 
-from promolift.contracts.decisions import NODES, Envelope, dump, read_envelope, read_request
+from promolift.contracts.decisions import NODES, Envelope, Request, dump_bytes, read_bytes
 from promolift.errors import PromoliftError
 from serving.kserve.problem import RequestError, of_validation
 from serving.kserve.stamp import Box
+from serving.logs import TRACE
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+MOST_BYTES = 1_048_576
+SECONDS = prometheus.Histogram(
+    "promolift_box_seconds", "Time of one call of the box.", ["box"], buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.016, 0.06, 0.25)
+)
+CALLS = prometheus.Counter("promolift_box_calls", "Calls of the box by HTTP status.", ["box", "status"])
 
 
-class Node(kserve.Model):  # type: ignore[misc] # kserve has no types
-    """The first box of the graph takes a request document, every other one an envelope; all return the whole envelope."""
+class NodeApp:
+    """The ASGI application of one box. `replace` puts another box in its place between two calls."""
 
     def __init__(self, box: Box) -> None:
-        super().__init__(box.name)
         self._box = box
-        self.enable_latency_logging = False
-        self.ready = True
+        self._seconds = SECONDS.labels(box.name)
+        self._first = box.name == NODES[0]
+        self._documents = _documents(box.name)
+        self._predict = {f"/v1/models/{box.name}:predict", f"/v2/models/{box.name}/infer"}
 
-    def predict(self, payload: Any, headers: dict[str, str] | None = None, response_headers: dict[str, str] | None = None) -> bytes:
-        """The answer as JSON. Raises RequestError: 400 for a document that breaks its contract, else the status of the error's class."""
+    def replace(self, box: Box) -> None:
+        """Answer with another box from the next call on."""
+        self._box = box
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's entry point."""
+        if scope["type"] == "http":
+            status, kind, body = await self._answer(scope, receive)
+            await send({"type": "http.response.start", "status": status, "headers": [
+                (b"content-type", kind), (b"content-length", str(len(body)).encode()),
+            ]})  # fmt: skip
+            await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
+        path, method = scope["path"], scope["method"]
+        if path in self._predict and method == "POST":
+            return await self._decide(scope, receive)
+        if method == "GET" and path in self._documents:
+            return 200, b"application/json", self._documents[path]
+        if method == "GET" and path == "/metrics":
+            return 200, b"text/plain; version=0.0.4", prometheus.generate_latest()
+        known = path in self._predict or path in self._documents
+        detail = f"There is no {method} {path}; this node serves {', '.join(sorted(self._predict))}."
+        return _problem(RequestError(405 if known else 404, "Method not allowed" if known else "Not found", detail))
+
+    async def _decide(self, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
         try:
-            return json.dumps(dump(self._box(self._read(payload)))).encode()
+            body = await _body(receive)
+            TRACE.set(next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), ""))
+            started = perf_counter()
+            answer = dump_bytes(self._box(self._read(body)))
+            self._seconds.observe(perf_counter() - started)
         except ValidationError as problem:
-            raise of_validation(problem) from problem
+            return _problem(of_validation(problem), self._box.name)
+        except RequestError as problem:
+            return _problem(problem, self._box.name)
         except PromoliftError as problem:
-            raise RequestError(problem.http_status, problem.title, str(problem)) from problem
+            return _problem(RequestError(problem.http_status, problem.title, str(problem)), self._box.name)
+        CALLS.labels(self._box.name, 200).inc()
+        return 200, b"application/json", answer
 
-    def _read(self, payload: Any) -> Envelope:
-        return Envelope(read_request(payload)) if self.name == NODES[0] else read_envelope(payload)
-
-
-class CheckedDataPlane(DataPlane):  # type: ignore[misc]
-    """KServe's data plane, except that a body that is no JSON gets a problem document too."""
-
-    def decode(self, body: Any, headers: Any, *arguments: Any, **named: Any) -> Any:
-        """The parsed body. Raises RequestError."""
-        try:
-            return super().decode(body, headers, *arguments, **named)
-        except InvalidInput as problem:
-            shown = repr(bytes(body[:60]))
-            detail = f"The body is not JSON ({problem}); it begins with {shown}."
-            raise RequestError(
-                400, "The body is not JSON", detail, [{"field": "(body)", "value": shown, "message": str(problem)}]
-            ) from problem
+    def _read(self, body: bytes) -> Envelope:
+        """The first box of the graph takes a request document, every other one an envelope."""
+        return Envelope(read_bytes(Request, body)) if self._first else read_bytes(Envelope, body)
 
 
-async def answer_problem(_: Request, problem: Exception) -> JSONResponse:
-    """The problem document."""
-    if not isinstance(problem, RequestError):
-        raise problem
-    return JSONResponse(problem.document, problem.status, media_type="application/problem+json")
-
-
-def rest_server(box: Box, port: int) -> RESTServer:
-    """KServe's REST server for one box, with no access log: at our rates a line a request is the dearest part of a step."""
-    repository = kserve.ModelRepository()
-    repository.update(Node(box))
-    app.add_exception_handler(RequestError, answer_problem)
-    server = RESTServer(
-        "kserve.model_server:app", CheckedDataPlane(repository), ModelRepositoryExtension(repository), port, event_loop="uvloop"
+def serve(box: Box, listener: socket.socket, renew: Callable[[], Box]) -> None:
+    """Serve a box until SIGINT or SIGTERM; SIGHUP puts `renew()` in its place, or says why not and goes on."""
+    app = NodeApp(box)
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_config=None, timeout_keep_alive=180,
+        timeout_graceful_shutdown=20,
     )  # fmt: skip
-    server.config.access_log = False
-    server.config.log_level = "warning"
-    return server
+
+    async def run() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, app, renew)
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+    asyncio.run(run())
 
 
-def serve(box: Box, listener: socket.socket) -> None:
-    """Serve a box until SIGINT or SIGTERM."""
-    kserve.logging.logger.setLevel("WARNING")
-    # kserve 0.21 answers its own endpoints with a class that fastapi 0.165 deprecates.
-    warnings.filterwarnings("ignore", category=FastAPIDeprecationWarning)
-    rest_server(box, listener.getsockname()[1]).run(sockets=[listener])
+def _renew(app: NodeApp, renew: Callable[[], Box]) -> None:
+    try:
+        app.replace(renew())
+        print("read anew", flush=True)
+    except PromoliftError as problem:
+        print(f"stays as it was: {problem}", flush=True)
+
+
+async def _body(receive: Receive) -> bytes:
+    parts, more, size = [], True, 0
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        more = message.get("more_body", False)
+        if size > MOST_BYTES:
+            raise RequestError(413, "The body is too large", f"The body is larger than {MOST_BYTES} bytes.")
+    return b"".join(parts)
+
+
+def _problem(problem: RequestError, box: str = "") -> tuple[int, bytes, bytes]:
+    if box:
+        CALLS.labels(box, problem.status).inc()
+    return problem.status, b"application/problem+json", json.dumps(problem.document).encode()
+
+
+def _documents(name: str) -> dict[str, bytes]:
+    """What KServe answers to a GET, by path."""
+    found: dict[str, Any] = {
+        "/": {"status": "alive"},
+        "/v1/models": {"models": [name]},
+        f"/v1/models/{name}": {"name": name, "ready": True},
+        "/v2": {"name": "promolift", "version": "1", "extensions": []},
+        "/v2/health/live": {"live": True},
+        "/v2/health/ready": {"ready": True},
+        "/v2/models": {"models": [name]},
+        f"/v2/models/{name}": {"name": name, "versions": None, "platform": "", "inputs": [], "outputs": []},
+        f"/v2/models/{name}/ready": {"name": name, "ready": True},
+    }
+    return {path: json.dumps(document).encode() for path, document in found.items()}

@@ -66,6 +66,12 @@ class Processes:
         """Process ids by name."""
         return {child.name: child.process.pid for child in self._children}
 
+    def signal(self, number: int, names: Sequence[str]) -> None:
+        """Send a signal to the children of these names."""
+        for child in self._children:
+            if child.name in names:
+                child.process.send_signal(number)
+
     def watch(self, stopped: Callable[[float], bool]) -> None:
         """Return when `stopped(seconds)` is true. Raises the sentence of a child that ends before."""
         while not stopped(0.5):

@@ -1,30 +1,36 @@
-"""A finished run's folder -> the whole graph served on this machine until SIGINT or SIGTERM; what it started, it stops.
+"""A finished run's folder -> the engine and its graph served on this machine until SIGINT or SIGTERM; what it started, it stops.
 
-Starts in this order: Redis (unless one is given), the relay of the decision log, the four nodes, the graph. Stops in the reverse
-order, so that the relay sees every decision before it drains for the last time.
+Starts in this order: Redis (unless one is given), the relay of the decision log, the four nodes and the graph (or none of them: with
+`fused` the engine decides in its own process), the engine. Stops in the reverse order, so that the relay sees every decision before it
+drains for the last time. SIGHUP reads rules and model anew, without a failed request.
 """
 
+import json
 import os
+import secrets
 import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from promolift.contracts.artifacts import write_json
+from pydantic import SecretStr
+
 from promolift.contracts.decisions import NODES
-from promolift.contracts.tables import DECISIONS
-from promolift.errors import InputError, UnavailableError, usable
+from promolift.errors import InputError, PromoliftError, UnavailableError, usable
 from promolift.redis_server import redis_server
 from promolift.settings import Settings
+from serving.engine.auth import SCOPES, add_key
+from serving.kserve.boxes import Sources
 from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest, load_model, model_version
 from serving.kserve.processes import Processes
 from serving.kserve.redis_client import connect
+from serving.kserve.versions import keep
 
 START_S = 90.0
 GRAPH = Path(__file__).with_name("graph.yaml")
@@ -32,18 +38,28 @@ GRAPH = Path(__file__).with_name("graph.yaml")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to serve and where: the run's folder, the model, Feast's registry, the rules, HOST:PORT."""
+    """What to serve and where: the run's folder, the model, Feast's registry, the rules, HOST:PORT, and in how many processes."""
 
     folder: Path
     model: Path
     registry: Path
     rules: Path
     listen: str
+    fused: bool = False
 
     @property
-    def table(self) -> Path:
-        """The Delta table of decisions."""
-        return self.folder / "lake" / DECISIONS.path
+    def lake(self) -> Path:
+        """Where the decision log is."""
+        return self.folder / "lake"
+
+    @property
+    def spill(self) -> Path:
+        """Answers that the ledger does not know yet."""
+        return self.folder / "undelivered.jsonl"
+
+    def sources(self, redis_url: str) -> Sources:
+        """What the boxes read."""
+        return Sources(redis_url, self.model, self.registry, self.rules, self.spill)
 
 
 def serve(plan: Plan, settings: Settings) -> int:
@@ -55,15 +71,53 @@ def serve(plan: Plan, settings: Settings) -> int:
     with ExitStack() as stack:
         redis_url = settings.redis_url or stack.enter_context(_own_redis(plan.folder))
         connect(redis_url).close()
+        keys, api_key = _secrets(plan, settings)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PROMOLIFT_REDIS_URL": redis_url, "PROMOLIFT_TOKEN_KEYS": json.dumps(keys)}
+        settings = settings.model_copy(update={"token_keys": {name: SecretStr(secret) for name, secret in keys.items()}})
+        keep(plan.sources(redis_url), settings, plan.folder)
         processes = Processes(plan.folder / "logs")
         stack.callback(processes.stop)
-        urls = _start_nodes(plan, redis_url, processes)
-        url = _start_graph(plan, urls, processes)
-        record = stack.enter_context(_announced(plan, url, redis_url, processes))
-        print(f"ready: POST a request to {url}, or run `python -m serving.kserve decide --run {plan.folder}` (see {record})", flush=True)
+        started = Started(plan, processes, environment)
+        graph_url = "" if plan.fused else started.graph(started.nodes())
+        started.relay()
+        url = started.engine(graph_url)
+        addresses = {"url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key}
+        record = stack.enter_context(_announced(plan, addresses, processes))
+        print(f"ready: POST a request to {url}/v1/decisions, or run `python -m serving.kserve decide --run {plan.folder}` (see {record})", flush=True)
+        signal.signal(signal.SIGHUP, lambda *_: _renew(plan, redis_url, settings, processes))
         processes.watch(stop.wait)
         print("stopping; the decision log is flushed", flush=True)
     return 0
+
+
+def _renew(plan: Plan, redis_url: str, settings: Settings, processes: Processes) -> None:
+    """Keep the new versions, then have every process read them. A wrong file is said and changes nothing."""
+    try:
+        keep(plan.sources(redis_url), settings, plan.folder)
+    except PromoliftError as problem:
+        print(f"rules and model stay as they were: {problem}", flush=True)
+        return
+    processes.signal(signal.SIGHUP, ("engine",) if plan.fused else ("eligibility", "predictor", "constraints"))
+    print("rules and model are read anew", flush=True)
+
+
+def _secrets(plan: Plan, settings: Settings) -> tuple[dict[str, str], str]:
+    """Keys of the tokens (the settings', else one of our own that stays with the run) and a new API key for this machine's callers."""
+    given = {name: secret.get_secret_value() for name, secret in settings.token_keys.items()}
+    with usable(plan.folder, "serve a run in a folder that can be written"):
+        path = plan.folder / "token_keys.json"
+        if not given and not path.exists():
+            _private(path, json.dumps({"local-1": secrets.token_urlsafe(32)}))
+        keys: dict[str, str] = given or json.loads(path.read_text(encoding="utf-8"))
+        api_keys = plan.folder / "api_keys.json"
+        api_keys.unlink(missing_ok=True)
+        return keys, add_key(api_keys, "local", list(SCOPES))
+
+
+def _private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads."""
+    path.touch(0o600)
+    path.write_text(text, encoding="utf-8")
 
 
 def _check(plan: Plan) -> None:
@@ -82,46 +136,71 @@ def _own_redis(folder: Path) -> Iterator[str]:
         yield url
 
 
-def _start_nodes(plan: Plan, redis_url: str, processes: Processes) -> dict[str, str]:
-    """URL of every node by name, once each answers."""
-    started, deadline = time.monotonic(), time.monotonic() + START_S
-    # One thread for each small model: more would only compete for the cores that the other nodes need.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PROMOLIFT_REDIS_URL": redis_url}
-    spill = str(plan.folder / "undelivered.jsonl")
-    relay = ["relay", "--table", str(plan.table), "--spill", spill]
-    shared = ["--model", str(plan.model), "--registry", str(plan.registry), "--rules", str(plan.rules), "--spill", spill]
-    children = [processes.start("relay", "serving.kserve", relay, environment)]
-    for name in NODES:
-        arguments = ["node", name, "--host", "127.0.0.1", "--port", "0", *shared]
-        children.append(processes.start(name, "serving.kserve", arguments, environment))
-    urls = {}
-    for child in children:
-        line = processes.wait_ready(child, deadline)
-        print(f"{line} ({time.monotonic() - started:.1f} s)", flush=True)
-        if child.name in NODES:
+@dataclass(frozen=True)
+class Started:
+    """Starts the programs of one plan and waits until each is ready."""
+
+    plan: Plan
+    processes: Processes
+    environment: Mapping[str, str]
+
+    def relay(self) -> None:
+        """The relay of the decision log."""
+        self._start("relay", "serving.kserve", ["relay", "--lake", str(self.plan.lake), "--spill", str(self.plan.spill)])
+
+    def nodes(self) -> dict[str, str]:
+        """The predict URL of every box by name."""
+        started, deadline = time.monotonic(), time.monotonic() + START_S
+        children = [
+            self.processes.start(name, "serving.kserve", ["node", name, "--host", "127.0.0.1", "--port", "0", *self._files], self.environment)
+            for name in NODES
+        ]
+        urls = {}
+        for child in children:
+            line = self.processes.wait_ready(child, deadline)
+            print(f"{line} ({time.monotonic() - started:.1f} s)", flush=True)
             urls[child.name] = f"{line.split(' listens on ')[1]}/v1/models/{child.name}"
-    for url in urls.values():
-        _wait_for(url, deadline)
-    return {name: f"{url}:predict" for name, url in urls.items()}
+            _wait_for(urls[child.name], deadline)
+        return {name: f"{url}:predict" for name, url in urls.items()}
 
+    def graph(self, urls: Mapping[str, str]) -> str:
+        """The graph's URL; behind the engine it listens on a port that is free."""
+        arguments = ["run", "--graph", str(GRAPH), "--listen", "127.0.0.1:0"]
+        for name, url in urls.items():
+            arguments += ["--url", f"{name}={url}"]
+        url = self._start("graph", "serving.kserve.graph", arguments).split(" listens on ")[1]
+        _wait_for(f"{url}/readyz", time.monotonic() + START_S)
+        return url
 
-def _start_graph(plan: Plan, urls: dict[str, str], processes: Processes) -> str:
-    deadline = time.monotonic() + START_S
-    arguments = ["run", "--graph", str(GRAPH), "--listen", plan.listen]
-    for name, url in urls.items():
-        arguments += ["--url", f"{name}={url}"]
-    line = processes.wait_ready(processes.start("graph", "serving.kserve.graph", arguments, os.environ), deadline)
-    url = line.split(" listens on ")[1]
-    _wait_for(f"{url}/readyz", deadline)
-    return url
+    def engine(self, graph_url: str) -> str:
+        """The engine's URL."""
+        keys, graph = str(self.plan.folder / "api_keys.json"), ["--graph", graph_url] if graph_url else []
+        arguments = ["serve", "--listen", self.plan.listen, "--keys", keys, "--lake", str(self.plan.lake), *graph, *self._files]
+        url = self._start("engine", "serving.engine", arguments).split(" listens on ")[1]
+        _wait_for(f"{url}/healthz", time.monotonic() + START_S)
+        return url
+
+    @property
+    def _files(self) -> list[str]:
+        plan = self.plan
+        return ["--model", str(plan.model), "--registry", str(plan.registry), "--rules", str(plan.rules), "--spill", str(plan.spill)]
+
+    def _start(self, name: str, module: str, arguments: Sequence[str]) -> str:
+        """Its ready line."""
+        line = self.processes.wait_ready(
+            self.processes.start(name, module, arguments, self.environment), time.monotonic() + START_S
+        )  # fmt: skip
+        print(line, flush=True)
+        return line
 
 
 @contextmanager
-def _announced(plan: Plan, url: str, redis_url: str, processes: Processes) -> Iterator[Path]:
-    """serving.json while the graph serves, so that `decide` finds it."""
-    document = {"url": url, "redis_url": redis_url, "decisions": str(plan.table), "pids": processes.pids(), "pid": os.getpid()}
-    with usable(plan.folder / "serving.json", "serve a run in a folder that can be written"):
-        path = write_json(plan.folder / "serving.json", document)
+def _announced(plan: Plan, addresses: Mapping[str, str], processes: Processes) -> Iterator[Path]:
+    """serving.json, for our own eyes, while it serves, so that `decide` finds it."""
+    document = {**addresses, "lake": str(plan.lake), "pids": processes.pids(), "pid": os.getpid()}
+    path = plan.folder / "serving.json"
+    with usable(path, "serve a run in a folder that can be written"):
+        _private(path, json.dumps(document, indent=2))
     try:
         yield path
     finally:

@@ -14,6 +14,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PROMOLIFT_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     redis_url: str = Field("", description="Redis for online features and the ledger; empty: start our own on a free port.")
+    kafka: str = Field("", description="Kafka brokers (HOST:PORT,...) for the decision log; empty: Delta tables in the lake.")
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI; empty: SQLite inside the run folder.")
     jars: Path = Field(Path.home() / ".cache/promolift/jars", description="Spark's Delta jars, fetched once by `make setup`.")
     model_name: str = Field("promolift-uplift", description="Registered model's name.")
@@ -30,6 +31,11 @@ class Settings(BaseSettings):
     features_stale_s: float = Field(2 * 86_400.0, gt=0, description="Features older than this are used and the answer says so.")
     features_expired_s: float = Field(30 * 86_400.0, gt=0, description="Features older than this are not used.")
     deadline_ms: int = Field(100, ge=1, le=60_000, description="Time for a decision whose request names no deadline.")
+    requests_per_s: int = Field(5_000, ge=1, description="Calls of the engine that one key or subject may make a second.")
+    body_bytes: int = Field(262_144, ge=1_024, description="The largest body that the engine reads.")
+    jwks_url: str = Field("", description="Where the keys of the issuer of bearer tokens are; empty: the engine takes API keys only.")
+    jwt_issuer: str = Field("", description="What the claim iss of a bearer token must be.")
+    jwt_audience: str = Field("promolift", description="What the claim aud of a bearer token must be.")
     token_keys: dict[str, SecretStr] = Field({}, description='Keys that sign tokens, the first one signs: {"k1": "32 bytes or more"}.')
     do_no_harm: bool = Field(True, description="Give a promo only if the lower bound of its effect is not negative.")
 

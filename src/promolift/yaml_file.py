@@ -78,7 +78,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """What to do about an unknown word: the one that was meant, or all that are known."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known are {', '.join(known)}"
+    return f"perhaps you mean '{close[0]}'" if close else f"known are {', '.join(known)}"
 
 
 def _line(node: yaml.Node | None, keys: list[str | int]) -> int | None:

@@ -126,6 +126,7 @@ class Decision:
     expected_value: float = 0.0
     reserved_cents: int = 0
     reservation_id: str | None = None
+    budget: str | None = None
     expires_at: str | None = None
     refused: dict[str, str] = field(default_factory=dict)
     prices: dict[str, float] = field(default_factory=dict)

@@ -176,6 +176,7 @@ DECISIONS = Table("decisions", "serving", ("decision_id",), (
     Column("expected_profit_cents", "float64", "predicted incremental profit of the arm"),
     _cents("reserved_cents", "budget reserved"), _text("model_version", "which model scored"),
     Column("latency_ms", "float64", "from request to decision", minimum=0), _text("envelope", "the whole envelope as JSON"),
+    _text("entry_id", "place in the ledger's stream"),
     _text("budgets", "name, total, committed and reserved cents of each budget asked, before this decision; a line each"),
 ), "the decision log: everything needed to explain a decision")  # fmt: skip
 LEDGER_EVENTS = Table("ledger_events", "serving", ("event_id",), (
@@ -183,7 +184,8 @@ LEDGER_EVENTS = Table("ledger_events", "serving", ("event_id",), (
     _text("event", "what happened", allowed=("committed", "released", "expired", "budget")),
     _text("reservation_id", "whose reservation; empty for a budget"), _text("budget", "which budget"),
     _cents("cents", "spent, returned or the budget's new total"), _time("at", "by the ledger's clock"), _text("actor", "who"),
-    _text("reason", "why"),
+    _text("reason", "why"), Column("rate", "float64", "of a budget: cents of cost a decision at which lambda rests", minimum=0),
+    Column("step", "float64", "of a budget: how far one decision moves lambda", minimum=0),
 ), "what became of reservations and budgets: with the decisions enough to rebuild the ledger")  # fmt: skip
 
 TABLES: tuple[Table, ...] = (*BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, DECISIONS, LEDGER_EVENTS)

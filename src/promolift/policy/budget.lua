@@ -11,5 +11,6 @@ if not row[4] then redis.call('HSET', KEYS[1], 'lambda', ARGV[5]) end
 redis.call('SADD', KEYS[3], ARGV[1])
 local clock = redis.call('TIME')
 redis.call('XADD', KEYS[2], '*', 'kind', 'event', 'record', cjson.encode({event = 'budget', reservation_id = '', budget = ARGV[1],
-  cents = tonumber(ARGV[2]), at_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000), actor = ARGV[6], reason = ARGV[7]}))
+  cents = tonumber(ARGV[2]), at_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000), actor = ARGV[6], reason = ARGV[7],
+  rate = tonumber(ARGV[3]), step = tonumber(ARGV[4])}))
 return {'set'}

@@ -1,0 +1,89 @@
+"""A plan and settings -> the engine served on a socket until SIGINT or SIGTERM, what is in flight finished; SIGHUP reads rules and model anew."""
+
+import asyncio
+import logging
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from promolift.errors import PromoliftError
+from promolift.policy.ledger import Ledger
+from promolift.settings import Settings
+from serving.engine.app import Engine, Limits, application
+from serving.engine.auth import Authenticator, Issuer
+from serving.engine.backends import Backend, FusedBackend, GraphBackend
+from serving.engine.door import Door, Terms
+from serving.engine.metrics import Metrics
+from serving.engine.operations import Operations
+from serving.kserve.boxes import Sources, keys_of, policy_of
+from serving.kserve.decision_log import spill_to
+from serving.kserve.fused import FusedGraph, fused
+from serving.kserve.redis_client import client
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where things are: what the boxes need, the graph's URL (None: boxes in this process), API keys, the lake of the log, threads."""
+
+    sources: Sources
+    graph: str | None
+    keys: Path
+    lake: Path
+    threads: int
+
+
+async def serve(plan: Plan, settings: Settings, listener: socket.socket, announcement: str) -> None:
+    """Serve until stopped. Raises what cannot start."""
+    backend, door = _door(plan, settings)
+    ledger = Ledger(client(plan.sources.redis_url, timeout_s=1.0))
+    operations = Operations(ledger, keys_of(settings), plan.lake)
+    authenticator = Authenticator(plan.keys, _issuer(settings))
+    limits = Limits(settings.requests_per_s, settings.body_bytes)
+    app = application(Engine(door, operations, authenticator, limits, Metrics(ledger)), door.close)
+    config = uvicorn.Config(
+        app, loop="uvloop", http="httptools", lifespan="on", access_log=False, log_config=None, timeout_keep_alive=180,
+        timeout_graceful_shutdown=20,
+    )  # fmt: skip
+    if isinstance(backend, FusedBackend):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _reload(backend, plan, settings))
+    print(announcement, flush=True)
+    await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _door(plan: Plan, settings: Settings) -> tuple[Backend, Door]:
+    terms = Terms(policy_of(settings), settings.deadline_ms, spill_to(plan.sources.spill))
+    backend: Backend = GraphBackend(plan.graph) if plan.graph else FusedBackend(_maker(plan, settings), plan.threads)
+    return backend, Door(backend, terms)
+
+
+def _maker(plan: Plan, settings: Settings) -> "_Maker":
+    return _Maker(plan.sources, settings)
+
+
+class _Maker:
+    """Makes the boxes of one worker thread."""
+
+    def __init__(self, sources: Sources, settings: Settings) -> None:
+        self._sources, self._settings = sources, settings
+
+    def __call__(self) -> FusedGraph:
+        """Boxes from the files as they are now."""
+        return fused(self._sources, self._settings)
+
+
+def _reload(backend: FusedBackend, plan: Plan, settings: Settings) -> None:
+    """New boxes for every thread; decisions go on with the old ones until the new ones stand, and stay with them if they cannot."""
+    try:
+        backend.replace(_maker(plan, settings))
+        log.info("rules and model were read anew")
+    except PromoliftError as problem:
+        log.error("rules and model stay as they were: %s", problem)
+
+
+def _issuer(settings: Settings) -> Issuer | None:
+    return Issuer(settings.jwks_url, settings.jwt_issuer, settings.jwt_audience) if settings.jwks_url else None
