@@ -17,12 +17,14 @@ from components.trial_input import Decisions, read_decisions
 from promolift.contracts.artifacts import ModelManifest, read_manifest, write_json
 from promolift.contracts.decisions import Candidates, Request, Scores
 from promolift.errors import InputError
-from promolift.policy.constraints import Policy, choose, harmless
+from promolift.policy.constraints import Policy, Standing, choose, harmless
+from promolift.policy.rules import read_rules
 from promolift.uplift.calibration import PromoBounds, coverage, lower_at
 from promolift.uplift.clusters import Floats, Integers
 from promolift.uplift.ranking import rank, tie_means
 from promolift.uplift.scores import no_overlap
 from promolift.uplift.value import Prediction, affordable_share, assign, mean_given, price_for
+from promolift.yaml_file import YamlFile
 
 SERVED = Policy(lambda_cost=0.0, explore_share=0.0, holdout_share=0.0, hash_salt="", do_no_harm=True)
 """The rule that serving applies by default, without the shares that it keeps for exploration and for the holdout."""
@@ -103,7 +105,8 @@ def served_arms(prediction: Prediction, manifest: ModelManifest, arms: tuple[str
     candidates, place = Candidates(promos, {}, ""), {arm: index for index, arm in enumerate(arms)}
     scored = zip(prediction.value.tolist(), lower.tolist(), prediction.cost.tolist(), strict=True)
     found = (Scores(manifest.name, tuple(value), tuple(bound), tuple(cost)) for value, bound, cost in scored)
-    chosen = (choose(asked, harmless(candidates, scores, SERVED), {}, {}, SERVED).promo_id for scores in found)
+    rules = read_rules(YamlFile("no rules", {}), manifest.promos)
+    chosen = (choose(asked, harmless(candidates, scores, rules, SERVED), Standing(), rules, SERVED).promo_id for scores in found)
     return np.fromiter((place[promo] for promo in chosen), np.int64, len(prediction.value))
 
 

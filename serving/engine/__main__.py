@@ -57,7 +57,9 @@ def _token(options: argparse.Namespace, settings: Settings) -> int:
 def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving.engine", description="The promo engine API in front of the decision graph.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands.add_parser("serve", help="serve the engine, with the graph's boxes in this process or behind --graph URL"), settings)
+    _add_serve(
+        commands.add_parser("serve", help="serve the engine, with the graph's boxes in this process or behind --graph URL"), settings
+    )
     key = commands.add_parser("key", help="make an API key; it is printed once, the file keeps its hash")
     key.set_defaults(run=_key)
     key.add_argument("--keys", type=Path, required=True, metavar="FILE", help="the file of keys")

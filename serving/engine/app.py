@@ -117,7 +117,9 @@ class Engine:
         async for part in request.stream():
             body += part
             if len(body) > self._limits.body_bytes:
-                raise RequestError(413, "The body is too large", f"The body is larger than {self._limits.body_bytes} bytes; send less at a time.")
+                raise RequestError(
+                    413, "The body is too large", f"The body is larger than {self._limits.body_bytes} bytes; send less at a time."
+                )
         try:
             return TypeAdapter(kind).validate_json(bytes(body))
         except ValidationError as problem:
@@ -164,7 +166,9 @@ async def problem_of(_: HttpRequest, problem: Exception) -> Response:
 async def _missing(request: HttpRequest, problem: Any) -> Response:
     status = problem.status_code
     detail = f"There is no {request.method} {request.url.path}; /openapi.json lists what there is."
-    return JSONResponse(_body(status, "Not found" if status == 404 else "Method not allowed", detail), status, media_type="application/problem+json")
+    return JSONResponse(
+        _body(status, "Not found" if status == 404 else "Method not allowed", detail), status, media_type="application/problem+json"
+    )
 
 
 def _document(problem: BaseException) -> dict[str, Any]:

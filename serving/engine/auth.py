@@ -98,4 +98,6 @@ def _read_keys(path: Path) -> dict[str, Principal]:
         entries = json.loads(path.read_text(encoding="utf-8"))["keys"]
         return {str(entry["sha256"]): Principal(str(entry["name"]), frozenset(entry["scopes"])) for entry in entries}
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"The file of API keys {path} cannot be used ({problem}); write it with `python -m serving.engine key`.") from problem
+        raise InputError(
+            f"The file of API keys {path} cannot be used ({problem}); write it with `python -m serving.engine key`."
+        ) from problem

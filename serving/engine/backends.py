@@ -129,5 +129,5 @@ def _refused(status: int, content: bytes) -> Exception:
 
 
 def now_iso() -> str:
-    """This moment, ISO 8601 UTC."""
+    """The present moment, ISO 8601 UTC."""
     return datetime.fromtimestamp(time.time(), UTC).isoformat()

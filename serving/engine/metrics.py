@@ -22,7 +22,9 @@ class Metrics:
         self._decisions = prometheus.Counter(
             "promolift_decisions", "Answers by what decided them.", ["reason", "bucket"], registry=self._registry
         )
-        self._degraded = prometheus.Counter("promolift_degraded", "Answers by what was not as it should be.", ["what"], registry=self._registry)
+        self._degraded = prometheus.Counter(
+            "promolift_degraded", "Answers by what was not as it should be.", ["what"], registry=self._registry
+        )
         self._registry.register(_LedgerCollector(ledger))
 
     def saw(self, answer: Answer) -> None:

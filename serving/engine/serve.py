@@ -1,4 +1,7 @@
-"""A plan and settings -> the engine served on a socket until SIGINT or SIGTERM, what is in flight finished; SIGHUP reads rules and model anew."""
+"""A plan and settings -> the engine served on a socket until SIGINT or SIGTERM, what is in flight finished.
+
+SIGHUP reads rules and model anew.
+"""
 
 import asyncio
 import logging

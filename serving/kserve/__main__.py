@@ -136,7 +136,9 @@ def _add_node(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.add_argument("--registry", type=Path, default=Path("registry.db"), help="Feast's registry file")
     parser.add_argument("--rules", type=Path, default=RULES, help="rules file")
     parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
-    parser.add_argument("--server", choices=("asgi", "kserve"), default="asgi", help="what serves it: our own server, or KServe's ModelServer")
+    parser.add_argument(
+        "--server", choices=("asgi", "kserve"), default="asgi", help="what serves it: our own server, or KServe's ModelServer"
+    )
 
 
 def _add_log(commands: Any, settings: Settings) -> None:

@@ -42,7 +42,7 @@ def policy_of(settings: Settings) -> Policy:
     """The decision's parameters."""
     return Policy(
         settings.lambda_cost, settings.explore_share, settings.holdout_share, settings.hash_salt, settings.do_no_harm,
-        settings.randomised_share, settings.temperature_cents,
+        settings.randomised_share, settings.temperature_cents, settings.rank_by,
     )  # fmt: skip
 
 

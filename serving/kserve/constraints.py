@@ -1,7 +1,6 @@
 """Envelope with scores -> envelope with the final Decision, reserved in the ledger and recorded for the log in the same script."""
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -89,10 +88,10 @@ class Constraints:
         receipt = self._ledger.decide(order, [self._arms[promo_id] for promo_id in arms.worth], propose)
         if not receipt.repeated:
             return self._stamped(drafts[-1], started)
-        return self._stamped(envelope, started, read_bytes(Decision, receipt.decision))
+        return replace(self._stamped(envelope, started, read_bytes(Decision, receipt.decision)), repeated=True)
 
     def _prepare(self) -> None:
-        """Budgets that were never set begin with the settings' total; done with the first decision, since Redis may be down at the start."""
+        """Budgets that were never set begin with the settings' total: at the first decision, since Redis may be down at the start."""
         if not self._prepared:
             pace, price = self._terms.pace, self._terms.policy.lambda_cost
             for name in dict.fromkeys(arm.budget for arm in self._arms.values()):
@@ -131,7 +130,7 @@ def late(envelope: Envelope) -> bool:
 def without_ledger(envelope: Envelope, policy: Policy, reason: Reason, spill: Spill, cause: str) -> Envelope:
     """The envelope with a complete no_promo that no ledger knows of; its record goes to `spill`, from where it reaches log and ledger."""
     # Its own id: both this answer and what the ledger may have stored meanwhile belong in the log.
-    decision = replace(no_promo(envelope.request, reason, policy), decision_id=decision_id(envelope.request.request_id, "unavailable"))
+    decision = replace(no_promo(envelope.request, reason, policy), decision_id=decision_id(envelope.request.request_id, reason))
     code = "ledger_unavailable" if reason == "budget_unavailable" else reason
     final = stamped(
         envelope, Constraints.name, policy.version, perf_counter(), decision=decision, versions={"cause": cause[:200]},

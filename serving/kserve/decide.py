@@ -42,7 +42,10 @@ class Reply:
 
     status: int
     document: dict[str, Any]
-    ms: fldef decide(question: Question, as_json: bool) -> int:
+    ms: float
+
+
+def decide(question: Question, as_json: bool) -> int:
     """Ask and print. Exit status 0 when every answer is a decision, 1 otherwise."""
     replies = ask(question)
     summary = summarise(replies)

@@ -20,7 +20,8 @@ WHY = {
     "graph_unavailable": "the graph did not answer",
 }
 REFUSED = {
-    "budget": "the budget cannot pay it", "cap_per_day": "given as often today as allowed", "cap_per_week": "given as often this week as allowed",
+    "budget": "the budget cannot pay it", "cap_per_day": "given as often today as allowed",
+    "cap_per_week": "given as often this week as allowed",
     "shopper_cap_per_day": "the shopper has had all promos of today", "shopper_cap_per_week": "the shopper has had all promos of this week",
     "cool_down": "given too short a time ago", "excluded": "a promo that excludes it was given",
 }  # fmt: skip
@@ -35,7 +36,7 @@ def explain(envelope: Envelope) -> str:
     basket = sum(line.amount_cents for line in request.basket)
     lines = [
         f"Decision {decision.decision_id}: shopper {request.shopper_id} got {given} at {request.moment}, because {WHY[decision.reason]}.",
-        f"Asked from channel {request.channel}, store '{request.store_id}', with a basket of {basket / 100:.2f} in {len(request.basket)} lines.",
+        f"Asked from channel {request.channel}, store '{request.store_id}', basket of {basket / 100:.2f} in {len(request.basket)} lines.",
         *_features(envelope),
         *(f"Not as it should be: {what.replace('_', ' ')}." for what in envelope.degraded),
         *_promos(envelope, decision),

@@ -48,7 +48,13 @@ def decision_row(identifier: str, record: bytes, budgets: str) -> Row:
     envelope = read_bytes(Envelope, record)
     if envelope.decision is None:
         raise ValueError(f"A record of request '{envelope.request.request_id}' in the decision stream has no decision.")
-    return {**_of_decision(envelope.decision), **_of_envelope(envelope), "envelope": record.decode(), "entry_id": identifier, "budgets": budgets}
+    return {
+        **_of_decision(envelope.decision),
+        **_of_envelope(envelope),
+        "envelope": record.decode(),
+        "entry_id": identifier,
+        "budgets": budgets,
+    }
 
 
 def event_row(identifier: str, record: bytes) -> Row:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from promolift.contracts.decisions import NODES, Envelope, dump_bytes, read_envelope, read_request
 from promolift.errors import PromoliftError
-from serving.kserve.problem import RequestError, of_validation
+from serving.kserve.problem import RequestError, not_json, of_validation
 from serving.kserve.stamp import Box
 
 
@@ -56,11 +56,7 @@ class CheckedDataPlane(DataPlane):  # type: ignore[misc]
         try:
             return super().decode(body, headers, *arguments, **named)
         except InvalidInput as problem:
-            shown = repr(bytes(body[:60]))
-            detail = f"The body is not JSON ({problem}); it begins with {shown}."
-            raise RequestError(
-                400, "The body is not JSON", detail, [{"field": "(body)", "value": shown, "message": str(problem)}]
-            ) from problem
+            raise not_json(body, str(problem)) from problem
 
 
 async def answer_problem(_: Request, problem: Exception) -> JSONResponse:

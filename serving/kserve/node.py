@@ -27,7 +27,10 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 MOST_BYTES = 1_048_576
 SECONDS = prometheus.Histogram(
-    "promolift_box_seconds", "Time of one call of the box.", ["box"], buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.016, 0.06, 0.25)
+    "promolift_box_seconds",
+    "Time of one call of the box.",
+    ["box"],
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.004, 0.016, 0.06, 0.25),
 )
 CALLS = prometheus.Counter("promolift_box_calls", "Calls of the box by HTTP status.", ["box", "status"])
 

@@ -15,7 +15,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import RegistryConfig, RepoConfig
 from feast.types import String
-from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped] # protobuf has no types
 
 from promolift.errors import InputError, UnavailableError
 from promolift.feast_redis import connection_string
@@ -53,7 +53,7 @@ class OnlineFeatures:
     def read(self, shopper_id: str) -> Row:
         """The shopper's row. Raises redis.RedisError when Redis does not answer in time."""
         entity = EntityKey(join_keys=[ENTITY], entity_values=[Value(string_val=shopper_id)])
-        (key,) = self._store._generate_redis_keys_for_entities(self._config, [entity])  # noqa: SLF001 (the key is Feast's to know)
+        (key,) = self._store._generate_redis_keys_for_entities(self._config, [entity])
         found = self._redis.hmget(key, self._fields)
         moments = [Timestamp.FromString(text).seconds for name, text in zip(self._names, found, strict=True) if name is None and text]
         values = {name: _value(text) for name, text in zip(self._names, found, strict=True) if name is not None}
@@ -75,7 +75,7 @@ def _layout(store: feast.FeatureStore, service: feast.FeatureService, online: Re
     fields: list[bytes] = []
     for projection in service.feature_view_projections:
         view = store.get_feature_view(projection.name)
-        requested, keys = online._generate_hset_keys_for_features(view, [f.name for f in projection.features])  # noqa: SLF001
+        requested, keys = online._generate_hset_keys_for_features(view, [f.name for f in projection.features])
         names += [None if name.startswith("_ts:") else name for name in requested]
         fields += keys
     return names, fields

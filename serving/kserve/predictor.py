@@ -1,6 +1,6 @@
 """Envelope with candidates -> envelope with their scores from a LiteRT model, or from what is known of the segment; never a failure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -30,7 +30,7 @@ class Predictor:
         self._version = model_version(self._manifest)
         self._codes = [_codes(self._manifest, name) for name in self._manifest.attributes]
         self._column = {promo.promo_id: index for index, promo in enumerate(self._manifest.promos)}
-        self._knots = [tuple(np.array(self._manifest.harm_bound[promo.promo_id]).T) for promo in self._manifest.promos]
+        self._knots = [_columns(self._manifest.harm_bound[promo.promo_id]) for promo in self._manifest.promos]
         unbounded = (-np.inf, np.inf)
         self._low, self._high = np.array([self._manifest.support.get(name, unbounded) for name in self._manifest.numeric]).T
 
@@ -73,7 +73,7 @@ class Predictor:
         value, cost = (np.asarray(answer[name], dtype=np.float64).ravel()[columns] for name in ("value", "cost"))
         if not (np.isfinite(value).all() and np.isfinite(cost).all()):
             raise InputError("its output is not finite")
-        lower = tuple(lower_of(*self._knots[column], score) for column, score in zip(columns, value.tolist(), strict=True))
+        lower = tuple(lower_of(self._knots[column], score) for column, score in zip(columns, value.tolist(), strict=True))
         return Scores(self._version, tuple(value.tolist()), lower, tuple(cost.tolist()))
 
     def _prior(self, envelope: Envelope, error: str) -> Scores:
@@ -82,8 +82,8 @@ class Predictor:
         found = self._segment(envelope)
         if not promo_ids or any(promo_id not in found for promo_id in promo_ids):
             return Scores(self._version, error=error, evidence="none")
-        columns = zip(*(found[promo_id] for promo_id in promo_ids), strict=True)
-        return Scores(self._version, *map(tuple, columns), error=error, evidence="segment_prior")
+        value, lower, cost = zip(*(found[promo_id] for promo_id in promo_ids), strict=True)
+        return Scores(self._version, value, lower, cost, error=error, evidence="segment_prior")
 
     def _segment(self, envelope: Envelope) -> Mapping[str, tuple[float, float, float]]:
         known = envelope.shopper.features if envelope.shopper and envelope.shopper.found else envelope.request.context
@@ -105,9 +105,15 @@ class Predictor:
         return np.array([[codes.get(str(shopper.features[name]), 0) for name, codes in pairs]], dtype=np.int32)
 
 
-def lower_of(at: NDArray[np.float64], bound: NDArray[np.float64], score: float) -> float:
+def lower_of(knots: tuple[NDArray[np.float64], NDArray[np.float64]], score: float) -> float:
     """`uplift.calibration.lower_at` for one score whose knots are arrays already."""
+    at, bound = knots
     return float(np.interp(score, at, bound)) + min(score - float(at[0]), 0.0)
+
+
+def _columns(knots: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    at, bound = np.array(knots, dtype=np.float64).T
+    return at, bound
 
 
 def _codes(manifest: ModelManifest, name: str) -> dict[str, int]:

@@ -18,7 +18,9 @@ class RequestError(Exception):
 
 
 def of_validation(problem: ValidationError) -> RequestError:
-    """A 400 for a document that does not fit its contract."""
+    """A 400 for a document that does not fit its contract, or is no JSON."""
+    if problem.errors()[0]["type"] == "json_invalid":
+        return not_json(problem.errors()[0]["input"], problem.errors()[0]["msg"])
     errors = [
         {"field": ".".join(map(str, error["loc"])) or "(the whole document)", "value": _shown(error), "message": error["msg"]}
         for error in problem.errors()
@@ -26,6 +28,13 @@ def of_validation(problem: ValidationError) -> RequestError:
     first = errors[0]
     detail = f"Field '{first['field']}' has the value {first['value']}: {first['message']}."
     return RequestError(400, "The request does not fit its contract", detail, errors)
+
+
+def not_json(body: bytes | str, why: str) -> RequestError:
+    """A 400 for a body that is no JSON."""
+    shown = repr(bytes(body[:60], "utf-8", "replace") if isinstance(body, str) else bytes(body[:60]))
+    detail = f"The body is not JSON ({why}); it begins with {shown}."
+    return RequestError(400, "The body is not JSON", detail, [{"field": "(body)", "value": shown, "message": why}])
 
 
 def _shown(error: ErrorDetails) -> str:

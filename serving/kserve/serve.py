@@ -83,7 +83,10 @@ def serve(plan: Plan, settings: Settings) -> int:
         url = started.engine(graph_url)
         addresses = {"url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key}
         record = stack.enter_context(_announced(plan, addresses, processes))
-        print(f"ready: POST a request to {url}/v1/decisions, or run `python -m serving.kserve decide --run {plan.folder}` (see {record})", flush=True)
+        print(
+            f"ready: POST a request to {url}/v1/decisions, or run `python -m serving.kserve decide --run {plan.folder}` (see {record})",
+            flush=True,
+        )
         signal.signal(signal.SIGHUP, lambda *_: _renew(plan, redis_url, settings, processes))
         processes.watch(stop.wait)
         print("stopping; the decision log is flushed", flush=True)
@@ -152,7 +155,9 @@ class Started:
         """The predict URL of every box by name."""
         started, deadline = time.monotonic(), time.monotonic() + START_S
         children = [
-            self.processes.start(name, "serving.kserve", ["node", name, "--host", "127.0.0.1", "--port", "0", *self._files], self.environment)
+            self.processes.start(
+                name, "serving.kserve", ["node", name, "--host", "127.0.0.1", "--port", "0", *self._files], self.environment
+            )
             for name in NODES
         ]
         urls = {}

@@ -1,6 +1,7 @@
 """Settings: defaults and meaning, read once in `main()` from the environment (PROMOLIFT_*) and passed down."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -37,6 +38,7 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field("", description="What the claim iss of a bearer token must be.")
     jwt_audience: str = Field("promolift", description="What the claim aud of a bearer token must be.")
     token_keys: dict[str, SecretStr] = Field({}, description='Keys that sign tokens, the first one signs: {"k1": "32 bytes or more"}.')
+    rank_by: Literal["estimate", "lower_bound"] = Field("estimate", description="What the best promo has most of; ADR 8 has the figures.")
     do_no_harm: bool = Field(True, description="Give a promo only if the lower bound of its effect is not negative.")
 
 

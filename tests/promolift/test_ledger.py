@@ -38,7 +38,9 @@ FAR = 10**14
 """Milliseconds after any test: only `expire(now_ms=...)` reaches it."""
 
 
-def order(request_id: str, shopper: str = "s", fingerprint: str = "f", moment_s: int = 1_000_000, expires_ms: int = FAR, **caps: Any) -> Any:
+def order(
+    request_id: str, shopper: str = "s", fingerprint: str = "f", moment_s: int = 1_000_000, expires_ms: int = FAR, **caps: Any
+) -> Any:
     return Order(request_id, f"res-{request_id}", fingerprint, shopper, moment_s, expires_ms, **caps)
 
 

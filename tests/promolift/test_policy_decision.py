@@ -40,8 +40,10 @@ def decide(given_scores: Any, refused: Any = None, policy: Policy = POLICY, numb
     return arms if not isinstance(arms, Arms) else choose(ask(number), arms, Standing(refused or {}, prices or {}), rules, policy)
 
 
-def test_the_greatest_lower_bound_less_the_price_of_its_cost_wins() -> None:
-    assert decide(scores([1.0, 3.0, 2.0], value=[9.0, 3.0, 2.0])).promo_id == "b"
+def test_the_greatest_estimate_or_bound_less_the_price_of_its_cost_wins() -> None:
+    assert decide(scores([1.0, 3.0, 2.0], value=[9.0, 3.0, 2.0])).promo_id == "a"
+    cautious = dataclasses.replace(POLICY, rank_by="lower_bound")
+    assert decide(scores([1.0, 3.0, 2.0], value=[9.0, 3.0, 2.0]), policy=cautious).promo_id == "b"
     pricey = dataclasses.replace(POLICY, lambda_cost=1.0)
     assert decide(scores([11.0, 30.0, 20.0], cost=(1.0, 29.0, 2.0)), policy=pricey).promo_id == "c"
 
@@ -146,7 +148,9 @@ def test_propensities_sum_to_one_and_the_chosen_is_possible(arms: Any, epsilon: 
 NET = {"a": -5.0, "b": 8.0, "c": 2.0}
 
 
-@pytest.mark.parametrize("expected", [epsilon_greedy(["no_promo", "a", "b", "c"], "b", 0.3), softmax(["no_promo", "a", "b", "c"], NET, 6.0)])
+@pytest.mark.parametrize(
+    "expected", [epsilon_greedy(["no_promo", "a", "b", "c"], "b", 0.3), softmax(["no_promo", "a", "b", "c"], NET, 6.0)]
+)
 def test_the_logged_propensities_are_the_frequencies(expected: dict[str, float]) -> None:
     arms, count = list(expected), 40_000
     if expected["a"] == expected["c"]:

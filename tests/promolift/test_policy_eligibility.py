@@ -87,7 +87,8 @@ RULE = st.fixed_dictionaries({}, optional={
 
 @given(
     own=st.tuples(RULE, RULE), store=st.sampled_from(["", "1", "2", "4"]), channel=st.sampled_from(["app", "web", "pos"]),
-    day=st.integers(28, 30), baskets=st.lists(st.sampled_from(["meat", "deli", "produce"]), max_size=3), age=st.sampled_from(["", "19-24", "x"]),
+    day=st.integers(28, 30), baskets=st.lists(st.sampled_from(["meat", "deli", "produce"]), max_size=3),
+    age=st.sampled_from(["", "19-24", "x"]),
 )  # fmt: skip
 def test_the_masks_allow_what_no_sentence_refuses(own: Any, store: str, channel: Any, day: int, baskets: list[str], age: str) -> None:
     found = rules({"promos": dict(zip(("meat_20", "deli_10"), own, strict=True))})
@@ -111,7 +112,10 @@ def test_a_promo_overrides_the_defaults_field_by_field() -> None:
     [
         ("promos:\n  fish_5: {}", "line 2: promo 'fish_5' is unknown; known are meat_20, deli_10."),
         ("promos:\n  meat_2: {}", "line 2: promo 'meat_2' is unknown; perhaps you mean 'meat_20'."),
-        ("promos:\n  meat_20:\n    active: true\n    chanels: [app]", "line 4: promo 'meat_20', key 'chanels' is unknown; perhaps you mean 'channels'."),
+        (
+            "promos:\n  meat_20:\n    active: true\n    chanels: [app]",
+            "line 4: promo 'meat_20', key 'chanels' is unknown; perhaps you mean 'channels'.",
+        ),
         ("defaults: {min_basket_cents: -1}", "line 1: under 'defaults', key 'min_basket_cents' has the value -1: Input should be greater"),
         ("promos: {meat_20: {valid_from: soon}}", "line 1: promo 'meat_20', key 'valid_from' has the value 'soon'"),
         (
@@ -119,14 +123,23 @@ def test_a_promo_overrides_the_defaults_field_by_field() -> None:
             "line 4: promo 'meat_20', key 'valid_until' (2017-01-01) lies before 'valid_from' (2017-02-01).",
         ),
         ("defaults:\n  categories:\n  - meat\n  - fish", "line 4: under 'defaults', key 'categories' names 'fish'; known are"),
-        ("defaults:\n  segments:\n    age: ['19-24']", "line 3: under 'defaults', key 'segments' names the attribute 'age'; known are age_band, area."),
-        ("defaults:\n  segments:\n    age_band: ['19-2']", "line 3: under 'defaults', key 'segments' names age_band '19-2'; perhaps you mean '19-24'."),
+        (
+            "defaults:\n  segments:\n    age: ['19-24']",
+            "line 3: under 'defaults', key 'segments' names the attribute 'age'; known are age_band, area.",
+        ),
+        (
+            "defaults:\n  segments:\n    age_band: ['19-2']",
+            "line 3: under 'defaults', key 'segments' names age_band '19-2'; perhaps you mean '19-24'.",
+        ),
         ("promos: {deli_10: {excludes: [meat]}}", "line 1: promo 'deli_10', key 'excludes' names 'meat'; perhaps you mean 'meat_20'."),
         ("promotions: {}", "line 1: key 'promotions' is unknown; perhaps you mean 'promos'."),
         ("promos: [meat_20]", "line 1: 'promos' must be a mapping"),
         ("[meat_20]", "line 1: the document must be a mapping"),
         ("shopper: {cap_per_day: x}", "line 1: under 'shopper', key 'cap_per_day' has the value 'x'"),
-        ("depth_ladders:\n- [meat_20, deli_10]", "line 2: a ladder needs two promos or more, shallow to deep; this one is meat_20 (20%), deli_10 (10%)."),
+        (
+            "depth_ladders:\n- [meat_20, deli_10]",
+            "line 2: a ladder needs two promos or more, shallow to deep; this one is meat_20 (20%), deli_10 (10%).",
+        ),
         ("defaults:\n  stores: ['1']\n  stores: ['2']", "line 3: key 'stores' is given twice; keep one."),
         ("defaults: [", "is not YAML: while parsing"),
         ("defaults: {valid_from: 2017-13-01}", "is not YAML"),
@@ -141,7 +154,7 @@ def test_a_wrong_file_names_line_and_key(tmp_path: Path, text: str, sentence: st
 
 
 def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read .* with --rules"):
+    with pytest.raises(InputError, match=r"cannot be read .* with --rules"):
         load_rules(tmp_path / "none.yaml", PROMOS)
 
 

@@ -12,7 +12,9 @@ from promolift.policy.token import Keys, shopper_hash
 
 OLD, NEW = "o" * 32, "n" * 32
 REQUEST = read_request({"request_id": "r", "shopper_id": "s", "moment": "2030-01-01T00:00:00Z", "store_id": "7"})
-DECISION = Decision("d", "meat_20", "best_profit", "policy", {"meat_20": 1.0}, 5.0, 300, "res", "main", "2030-01-08T00:00:00+00:00", key_id="k1")
+DECISION = Decision(
+    "d", "meat_20", "best_profit", "policy", {"meat_20": 1.0}, 5.0, 300, "res", "main", "2030-01-08T00:00:00+00:00", key_id="k1"
+)
 NOW = 1_893_456_000.0  # 2030-01-01
 
 

@@ -4,15 +4,17 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
-from promolift.contracts.decisions import dump, read_envelope, read_request
+from promolift.contracts.decisions import Envelope, dump, read_envelope, read_request
 from promolift.contracts.features import RETAIL
 from promolift.errors import ConflictError, UnavailableError
-from serving.kserve.transformer import Transformer
+from serving.kserve.node import NodeApp
+from serving.kserve.transformer import Ages, Transformer
 
 pytestmark = [
     pytest.mark.slow,  # importing kserve takes seconds
@@ -48,15 +50,28 @@ class Known:
         return Row({"baskets_7d": 3}, 1512086400.0 - 60) if shopper_id == "7" else Row({}, None)
 
 
-@pytest.fixture(scope="module")
-def application() -> Any:
-    """The FastAPI application that RESTServer serves; kserve allows one a process."""
-    from serving.kserve.node import rest_server
+AGES = Ages(stale_s=3_600.0, expired_s=86_400.0)
 
-    server = rest_server(Transformer(Known()), 0)
+
+def kserves(box: Transformer) -> Any:
+    """The FastAPI application that KServe's RESTServer serves; kserve allows one a process."""
+    from serving.kserve.model import rest_server
+
+    server = rest_server(box, 0)
     server.create_application()
     server.config.load()
     return server.config.loaded_app
+
+
+@pytest.fixture(scope="module")
+def both() -> dict[str, Any]:
+    """The two servers of one box."""
+    return {"asgi": NodeApp(Transformer(Known(), AGES)), "kserve": kserves(Transformer(Known(), AGES))}
+
+
+@pytest.fixture(scope="module", params=["asgi", "kserve"])
+def application(request: Any, both: dict[str, Any]) -> Any:
+    return both[request.param]
 
 
 def call(application: Any, method: str, path: str, **fields: Any) -> httpx.Response:
@@ -130,3 +145,39 @@ def test_health_and_unknown_models(application: Any):
     assert call(application, "GET", "/v1/models/transformer").json() == {"name": "transformer", "ready": True}
     assert call(application, "GET", "/v2/health/ready").status_code == 200
     assert call(application, "POST", "/v1/models/other:predict", json=ASKED).status_code == 404
+    assert b"request_predict_seconds" in (seen := call(application, "GET", "/metrics").content) or b"promolift_box_seconds" in seen
+
+
+GETS = [
+    "/", "/v1/models", "/v1/models/transformer", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/transformer/ready",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_our_server_answers_kserves_endpoints_as_kserves_own_does(both: dict[str, Any], path: str):
+    ours, theirs = (call(both[name], "GET", path) for name in ("asgi", "kserve"))
+    assert (ours.status_code, ours.json()) == (theirs.status_code, theirs.json())
+
+
+def test_our_server_decides_as_kserves_own_does(both: dict[str, Any]):
+    for body in (ASKED, {**ASKED, "shopper_id": "new"}, {**ASKED, "channel": "fax"}, {**ASKED, "shopper_id": "conflict"}):
+        ours, theirs = (call(both[name], "POST", PREDICT, json=body) for name in ("asgi", "kserve"))
+        assert ours.status_code == theirs.status_code
+        skip = ("received_at", "timings_ms")
+        assert {k: v for k, v in ours.json().items() if k not in skip} == {k: v for k, v in theirs.json().items() if k not in skip}
+        # KServe's server names no type for an answer that is bytes already.
+        assert ours.headers["content-type"] == theirs.headers.get("content-type", "application/json")
+
+
+def test_a_wrong_method_and_a_body_that_is_too_large_are_problems(both: dict[str, Any]):
+    assert call(both["asgi"], "GET", PREDICT).status_code == 405
+    large = call(both["asgi"], "POST", PREDICT, content=b" " * 2_000_000)
+    assert (large.status_code, large.headers["content-type"]) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize(("hours", "degraded"), [(0, ()), (2, ("stale_features",)), (30, ("expired_features",))])
+def test_the_age_of_the_features_is_said(hours: int, degraded: tuple[str, ...]):
+    moment = datetime.fromtimestamp(1512086400.0 + 3600 * hours, UTC).isoformat()
+    found = Transformer(Known(), AGES)(Envelope(read_request({**ASKED, "moment": moment})))
+    assert found.degraded == degraded
+    assert Transformer(Known(), AGES)(Envelope(read_request({**ASKED, "shopper_id": "new"}))).degraded == ("no_features",)

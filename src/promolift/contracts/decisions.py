@@ -6,8 +6,7 @@ On the wire it is V1 JSON: the fields below by name. `schema()` is the JSON Sche
 
 from dataclasses import field
 from datetime import datetime
-from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema
 from pydantic.dataclasses import dataclass as checked
@@ -30,6 +29,7 @@ Degraded = Literal[
     "rules_only", "ledger_unavailable", "deadline", "graph_unavailable",
 ]  # fmt: skip
 """What was not as it should be, in the order of the boxes that noticed it."""
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}
 _STRICT = ConfigDict(extra="forbid")
 _UTC = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|\+00:00)$"
 
@@ -137,7 +137,8 @@ class Decision:
 class Envelope:
     """Everything known so far about one decision. `versions` and `timings_ms` are filled by each step under its own name.
 
-    `token`: what a till checks before it pays; it follows from decision and key, and is not logged.
+    `token`: what a till checks before it pays; it follows from decision and key, and is not logged. `repeated`: the request was decided
+    before, and this is that decision.
     """
 
     request: Request
@@ -150,16 +151,17 @@ class Envelope:
     received_at: str | None = None
     degraded: tuple[Degraded, ...] = ()
     token: str | None = None
+    repeated: bool = False
 
 
 def read_request(document: Any) -> Request:
     """A request from parsed JSON. Raises pydantic.ValidationError, which names every wrong field with its value."""
-    return _adapter(Request).validate_python(document)
+    return cast(Request, _adapter(Request).validate_python(document))
 
 
 def read_envelope(document: Any) -> Envelope:
     """An envelope from parsed JSON. Raises pydantic.ValidationError."""
-    return _adapter(Envelope).validate_python(document)
+    return cast(Envelope, _adapter(Envelope).validate_python(document))
 
 
 def dump(value: Any) -> Any:
@@ -178,10 +180,11 @@ def read_bytes(kind: type[T], document: bytes) -> T:
     return found
 
 
-@cache
 def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """Made once a class: making one costs more than a decision."""
-    return TypeAdapter(kind)
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
 
 
 def schema() -> dict[str, Any]:

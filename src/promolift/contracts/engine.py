@@ -18,7 +18,8 @@ _STRICT = ConfigDict(extra="forbid")
 class Answer:
     """What a shopper gets. `promo_id` is a promo or no_promo; `reasons`: why, the decisive one first; `cents`: the most that it pays.
 
-    `token`: what the till verifies, until `expires_at`. `degraded`: what was not as it should be. `timings_ms`: by box.
+    `token`: what the till verifies, until `expires_at`. `repeated`: it is the answer that this request id got before. `degraded`: what
+    was not as it should be. `timings_ms`: by box.
     """
 
     request_id: str
@@ -29,6 +30,7 @@ class Answer:
     cents: int = 0
     expires_at: str | None = None
     token: str | None = None
+    repeated: bool = False
     degraded: tuple[Degraded, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -131,6 +133,7 @@ def answer_of(envelope: Envelope) -> Answer:
         cents=decision.reserved_cents,
         expires_at=decision.expires_at,
         token=envelope.token,
+        repeated=envelope.repeated,
         degraded=envelope.degraded,
         versions=envelope.versions,
         timings_ms=envelope.timings_ms,

@@ -17,12 +17,15 @@ from promolift.policy.depth import monotone_in_depth
 from promolift.policy.rules import Rules
 
 
+RankBy = Literal["estimate", "lower_bound"]
+
+
 @dataclass(frozen=True)
 class Policy:
     """Parameters of the decision, as in Settings.
 
     `lambda_cost`: price of a cent of cost where a budget has no price of its own. `temperature_cents`: of softmax exploration; 0 explores
-    epsilon-greedily with `explore_share`.
+    epsilon-greedily with `explore_share`. `rank_by`: what the best arm has most of, the estimated profit uplift or its lower bound.
     """
 
     lambda_cost: float
@@ -32,6 +35,7 @@ class Policy:
     do_no_harm: bool
     randomised_share: float = 0.0
     temperature_cents: float = 0.0
+    rank_by: RankBy = "estimate"
 
     @property
     def version(self) -> str:
@@ -39,7 +43,7 @@ class Policy:
         salt = hashlib.sha256(self.hash_salt.encode()).hexdigest()[:12]
         return (
             f"lambda_cost={self.lambda_cost!r} explore_share={self.explore_share!r} temperature_cents={self.temperature_cents!r} "
-            f"holdout_share={self.holdout_share!r} randomised_share={self.randomised_share!r} do_no_harm={self.do_no_harm} "
+            f"rank_by={self.rank_by} holdout_share={self.holdout_share!r} randomised_share={self.randomised_share!r} do_no_harm={self.do_no_harm} "
             f"hash={exploration.HASH_VERSION} salt_sha256={salt}"
         )
 
@@ -60,7 +64,7 @@ class Standing:
 class Arms:
     """Promos that may be given as far as rules and scores say, in candidate order.
 
-    `scored`: `worth` is the profit uplift that counts (its lower bound under do-no-harm) before the price of its cost. `uniform`: the
+    `scored`: `worth` is the profit uplift that ranks them, before the price of its cost. `uniform`: the
     shopper is in the randomised group and each is as likely as no_promo. `rules`: nothing could be scored and the first by priority wins.
     """
 
@@ -98,15 +102,10 @@ def arms_of(request: Request, candidates: Candidates | None, scores: Scores | No
 
 
 def harmless(candidates: Candidates, scores: Scores, rules: Rules, policy: Policy) -> Arms:
-    """Candidates whose lower bound is not negative and, along a ladder of depth, not under that of a shallower one (gross of cost).
-
-    With do-no-harm off: all of them, each worth its point estimate.
-    """
-    rows = zip(candidates.promo_ids, scores.lower if policy.do_no_harm else scores.value, strict=True)
-    cost = dict(zip(candidates.promo_ids, scores.cost, strict=True))
-    worth = monotone_in_depth(dict(rows), cost, rules.depth_ladders)
-    kept = [arm for arm in candidates.promo_ids if worth[arm] >= 0 or not policy.do_no_harm]
-    value = dict(zip(candidates.promo_ids, scores.value, strict=True))
+    """Candidates whose lower bound is not negative (all of them with do-no-harm off), worth what ADR 8 says, monotone along depth."""
+    value, lower, cost = (dict(zip(candidates.promo_ids, column, strict=True)) for column in (scores.value, scores.lower, scores.cost))
+    worth = monotone_in_depth(lower if policy.rank_by == "lower_bound" else value, cost, rules.depth_ladders)
+    kept = [arm for arm in candidates.promo_ids if lower[arm] >= 0 or not policy.do_no_harm]
     return Arms("scored", *({arm: column[arm] for arm in kept} for column in (worth, value, cost)))
 
 
@@ -118,7 +117,7 @@ def choose(request: Request, arms: Arms, standing: Standing, rules: Rules, polic
     net = {arm: worth - _price(arm, standing, rules, policy) * arms.cost.get(arm, 0.0) for arm, worth in arms.worth.items()}
     feasible = (NO_PROMO, *(arm for arm in net if arm not in standing.refused))
     best = _best(feasible, net, arms, rules)
-    drawn = _draw(feasible, best, net, arms, request, policy)
+    drawn = _draw(_Choice(arms.kind, feasible, best, net), policy, request.request_id)
     explored = drawn.explored and arms.kind == "scored"
     buckets: dict[str, Bucket] = {"uniform": "randomised", "rules": "policy", "scored": "explore" if explored else "policy"}
     return Decision(
@@ -140,15 +139,25 @@ def _best(feasible: tuple[str, ...], net: Mapping[str, float], arms: Arms, rules
     return max(feasible, key=rank)
 
 
-def _draw(feasible: tuple[str, ...], best: str, net: Mapping[str, float], arms: Arms, request: Request, policy: Policy) -> exploration.Draw:
-    if arms.kind == "uniform":
-        return exploration.draw_by(dict.fromkeys(feasible, 1.0 / len(feasible)), best, policy.hash_salt, request.request_id)
-    if arms.kind == "rules":
-        return exploration.draw_greedy(feasible, best, 0.0, policy.hash_salt, request.request_id)
+@dataclass(frozen=True)
+class _Choice:
+    """The final feasible set, its best arm and what each arm is worth after the price of its cost."""
+
+    kind: str
+    feasible: tuple[str, ...]
+    best: str
+    net: Mapping[str, float]
+
+
+def _draw(choice: _Choice, policy: Policy, request_id: str) -> exploration.Draw:
+    arms, best, salt = choice.feasible, choice.best, policy.hash_salt
+    if choice.kind == "uniform":
+        return exploration.draw_by(dict.fromkeys(arms, 1.0 / len(arms)), best, salt, request_id)
+    if choice.kind == "rules":
+        return exploration.draw_greedy(arms, best, 0.0, salt, request_id)
     if policy.temperature_cents:
-        probabilities = exploration.softmax(feasible, net, policy.temperature_cents)
-        return exploration.draw_by(probabilities, best, policy.hash_salt, request.request_id)
-    return exploration.draw_greedy(feasible, best, policy.explore_share, policy.hash_salt, request.request_id)
+        return exploration.draw_by(exploration.softmax(arms, choice.net, policy.temperature_cents), best, salt, request_id)
+    return exploration.draw_greedy(arms, best, policy.explore_share, salt, request_id)
 
 
 def _price(arm: str, standing: Standing, rules: Rules, policy: Policy) -> float:

@@ -11,7 +11,7 @@ from datetime import date, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from promolift.contracts.decisions import Candidates, Request
+from promolift.contracts.decisions import Candidates, Channel, Request
 from promolift.policy.rules import CHANNELS, WEEKDAYS, Rule, Rules
 
 Mask = NDArray[np.bool_]
@@ -23,7 +23,7 @@ class Situation:
 
     day: date
     store: str
-    channel: str
+    channel: Channel
     categories: frozenset[str]
     basket_cents: int
     attributes: Mapping[str, float | str]

@@ -10,7 +10,7 @@ All keys carry one hash tag and live on one shard. Works on Redis 6.2 and later.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -233,7 +233,8 @@ class Ledger:
 
     def _reserve_parts(self, order: Order, arms: Sequence[Arm], names: Sequence[str]) -> tuple[list[str], list[Any]]:
         own = (
-            ("request", order.request_id), ("reservations",), ("reservation", order.reservation_id), ("outbox",), ("given", order.shopper_id),
+            ("request", order.request_id), ("reservations",), ("reservation", order.reservation_id), ("outbox",),
+            ("given", order.shopper_id),
         )  # fmt: skip
         packed = "[" + ",".join(arm.packed(names.index(arm.budget) + 1) for arm in arms) + "]"
         args: list[Any] = [order.fingerprint, order.moment_s, order.expires_ms, self._keep_s, "", order.reservation_id, b"", b"", 0]

@@ -87,7 +87,7 @@ def rebuild(ledger: Ledger, found: Books, fingerprints: Mapping[str, str], keep_
     pipe = ledger.client.pipeline(transaction=True)
     _budgets(pipe, ledger, found)
     for reservation_id, envelope in found.granted.items():
-        _reservation(pipe, ledger, reservation_id, envelope, found.ends.get(reservation_id), keep_s)
+        _reservation(pipe, ledger, envelope, found.ends.get(reservation_id), keep_s)
     for request_id, envelope in found.standing.items():
         row = {"fingerprint": fingerprints[request_id], "decision": dump_bytes(_decided(envelope))}
         pipe.hset(ledger.key("request", request_id), mapping=row)
@@ -108,8 +108,9 @@ def _budgets(pipe: Any, ledger: Ledger, found: Books) -> None:
         pipe.sadd(ledger.key("budgets"), name)
 
 
-def _reservation(pipe: Any, ledger: Ledger, reservation_id: str, envelope: Envelope, end: tuple[str, int] | None, keep_s: int) -> None:
+def _reservation(pipe: Any, ledger: Ledger, envelope: Envelope, end: tuple[str, int] | None, keep_s: int) -> None:
     decision, request = _decided(envelope), envelope.request
+    reservation_id = str(decision.reservation_id)
     key, given = ledger.key("reservation", reservation_id), ledger.key("given", request.shopper_id)
     row: dict[str, Any] = {
         "state": end[0] if end else "reserved", "cents": decision.reserved_cents, "promo": decision.promo_id, "budget": decision.budget,

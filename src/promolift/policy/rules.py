@@ -69,7 +69,7 @@ class Rules:
 
     by_promo: Mapping[str, Rule]
     version: str
-    shopper: ShopperCaps = ShopperCaps()
+    shopper: ShopperCaps = field(default_factory=ShopperCaps)
     depth_ladders: tuple[tuple[str, ...], ...] = ()
 
 
