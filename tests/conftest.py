@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 LONGEST = ("test_demo.py", "test_training_pipeline.py", "test_jobs.py", "test_table_pipeline.py", "test_land_events.py")
-"""Two workers get two files each before they ask for more, so the longest stands with a shorter one: first with third."""
+"""The first ones dealt, so that none of them is left for the end."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
