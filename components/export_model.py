@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from components.examples_input import Batch, Examples, Vocabularies, batches, tensor_specs
-from components.harm_knots import knots
+from components.harm_knots import knots, measured, prior, support
 from promolift.contracts.artifacts import ModelManifest, write_json
 from promolift.contracts.features import FeatureSet
 from promolift.contracts.tables import EXAMPLES
 from promolift.errors import InputError
-from promolift.uplift.isotonic import Knots
 
 Scores = tuple[NDArray[np.float64], NDArray[np.float64]]
 TOLERANCE = 1e-4
@@ -52,18 +51,22 @@ def export(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, o
     (folder / "model.tflite").write_bytes(content)
     check_parity(candidate, content, next(batches(examples, vocabulary, "validation", rows=64)))
     rows = write_scores(candidate, examples, vocabulary, folder / "scores.parquet")
-    value = np.concatenate([candidate.score(b)[0] for b in batches(examples, vocabulary, "validation")])
-    bound = knots(examples, vocabulary, value, candidate.seed)
-    manifest = _manifest(candidate, examples, vocabulary, hashlib.sha256(content).hexdigest(), bound)
+    scored = [candidate.score(b) for b in batches(examples, vocabulary, "validation")]
+    value, cost = (np.concatenate([part[k] for part in scored]).astype(np.float64) for k in (0, 1))
+    manifest = _manifest(candidate, examples, vocabulary, hashlib.sha256(content).hexdigest(), (value, cost))
     write_json(folder / "manifest.json", manifest)
     return {"folder": str(folder), "sha256": manifest.sha256, "bytes": len(content), "scored_rows": rows}
 
 
-def _manifest(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, sha256: str, bound: dict[str, Knots]) -> ModelManifest:
+def _manifest(candidate: Candidate, examples: Examples, vocabulary: Vocabularies, sha256: str, scored: Scores) -> ModelManifest:
+    """`scored`: value and cost [n, P] of the randomised validation rows."""
+    rows = measured(examples, vocabulary, candidate.seed)
     return ModelManifest(
         name=candidate.name, sha256=sha256, features_hash=examples.features.hash,
         numeric=examples.features.numeric_names, attributes=examples.features.attribute_names,
-        vocabularies=vocabulary, promos=examples.card.promos, objective=examples.card.objective, harm_bound=bound,
+        vocabularies=vocabulary, promos=examples.card.promos, objective=examples.card.objective,
+        harm_bound=knots(rows, scored[0], examples.card.promos), support=support(examples, vocabulary),
+        prior=prior(rows, scored[1], examples, vocabulary),
         tables={EXAMPLES.path: examples.version}, seed=candidate.seed, created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
 

@@ -55,10 +55,38 @@ def test_the_bound_of_a_true_score_lies_below_the_effect_and_rises_with_it(one_f
     """Each row's own score meets its own outcome: dealt to other rows, the same scores tell nothing and their bound is level."""
     value = np.concatenate([true_profit(batch) for batch in batches(*one_file, "validation")])
     names, ends = [promo.promo_id for promo in CARD.promos], np.quantile(value, [0.1, 0.95], axis=0)
-    own = harm_knots.knots(*one_file, value, seed=1)
-    dealt = harm_knots.knots(*one_file, np.random.default_rng(0).permutation(value), seed=1)
+    rows = harm_knots.measured(*one_file, seed=1)
+    own = harm_knots.knots(rows, value, CARD.promos)
+    dealt = harm_knots.knots(rows, np.random.default_rng(0).permutation(value), CARD.promos)
     rise, level = (np.array([np.ptp(lower_at(found[name], ends[:, k])) for k, name in enumerate(names)]) for found in (own, dealt))
     gap = value - np.column_stack([lower_at(own[name], value[:, k]) for k, name in enumerate(names)])
     assert list(own) == names
     assert (gap.mean(axis=0) > 0).all() and (gap > 0).mean() > 0.8
     assert rise.sum() > 2 * level.sum(), (rise, level)
+
+
+def test_the_prior_bounds_the_mean_effect_of_everybody_and_of_each_segment(one_file: tuple[Examples, Vocabularies]):
+    found, vocabulary = one_file
+    rows = harm_knots.measured(*one_file, seed=1)
+    true = np.concatenate([true_profit(batch) for batch in batches(*one_file, "validation")])
+    cost = np.full(true.shape, 7.0)
+    prior = harm_knots.prior(rows, cost, found, vocabulary)
+    assert set(prior["*"]) == {promo.promo_id for promo in CARD.promos}
+    for k, promo in enumerate(CARD.promos):
+        mean, lower, paid = prior["*"][promo.promo_id]
+        assert lower < mean and lower < true[:, k].mean() and mean == pytest.approx(rows.effect[:, k].mean()) and paid == 7.0
+    names = {segment.partition("=")[0] for segment in prior if segment != "*"}
+    assert names <= set(harm_knots.segment_names(CARD)[1])
+    for segment in prior:
+        name, _, value = segment.partition("=")
+        if value:
+            codes = rows.attributes[:, found.features.attribute_names.index(name)]
+            assert (codes == vocabulary[name].index(value)).sum() >= harm_knots.LEAST_ROWS
+
+
+def test_the_support_holds_every_train_row(one_file: tuple[Examples, Vocabularies]):
+    ends = harm_knots.support(*one_file)
+    assert tuple(ends) == NUMERIC_NAMES
+    low, high = np.array(list(ends.values())).T
+    for batch in batches(*one_file, "train"):
+        assert (batch.numeric >= low - 1e-6).all() and (batch.numeric <= high + 1e-6).all()

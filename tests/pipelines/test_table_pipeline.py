@@ -42,7 +42,11 @@ def trial(folder: Path) -> Path:
 def run(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipelines.run", "training", "--source", "table", "--path", str(path), "--out", str(out)]
     return subprocess.run(
-        [*command, "--epochs", "4", "--learners", "x_learner", "--search-trials", "1"], cwd=ROOT, capture_output=True, text=True, check=False
+        [*command, "--epochs", "4", "--learners", "x_learner", "--search-trials", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -49,7 +49,8 @@ def write_model(folder: Path) -> Path:
         name="linear", sha256=hashlib.sha256(content).hexdigest(), features_hash=RETAIL.hash, numeric=NUMERIC_NAMES,
         attributes=ATTRIBUTE_NAMES, vocabularies={name: ("unknown", "a", "b") for name in ATTRIBUTE_NAMES}, promos=PROMOS,
         objective="profit", harm_bound={p.promo_id: KNOTS for p in PROMOS}, tables={"gold/examples": 0}, seed=1,
-        created_at="2017-12-01T00:00:00+00:00",
+        created_at="2017-12-01T00:00:00+00:00", support={"baskets_7d": (0.0, 50.0)},
+        prior={"*": {p.promo_id: (2.0, 1.0, 7.0) for p in PROMOS}, "area=a": {p.promo_id: (3.0, 2.0, 8.0) for p in PROMOS}},
     )  # fmt: skip
     write_json(folder / "manifest.json", manifest)
     return folder

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from promolift.contracts.decisions import Candidates, Envelope, Shopper, read_request
 from promolift.contracts.features import RETAIL
@@ -17,6 +18,7 @@ from promolift.settings import Settings
 from serving.kserve.boxes import Sources, build
 from serving.kserve.model_folder import load_manifest
 from serving.kserve.predictor import Predictor
+from serving.kserve.transformer import Ages, Transformer
 
 pytestmark = [
     pytest.mark.slow,  # TensorFlow makes the model, Feast the store
@@ -33,6 +35,10 @@ def asked(shopper_id: str = "7", **features: Any) -> Envelope:
     request = read_request({"request_id": "r", "shopper_id": shopper_id, "moment": "2017-12-02T00:00:00Z"})
     shopper = Shopper({**RETAIL.defaults(), **features}, found=True)
     return Envelope(request, shopper=shopper, candidates=Candidates(("bakery_5", "meat_20"), {}, "v"))
+
+
+AGES = Ages(2 * 86_400.0, 30 * 86_400.0)
+SETTINGS = Settings(token_keys={"k1": SecretStr("x" * 32)})
 
 
 def test_scores_follow_the_candidates(model_folder: Path):
@@ -58,7 +64,48 @@ def test_a_failure_is_a_sentence_in_the_scores(model_folder: Path, change: dict[
     final = Predictor(model_folder)(replace(asked(), **change))
     assert final.scores is not None
     assert words in str(final.scores.error)
-    assert final.scores.value == ()
+    assert "model_error" in final.degraded
+
+
+@pytest.mark.parametrize(
+    ("change", "codes", "evidence", "value"),
+    [
+        ({"degraded": ("stale_features",)}, ("stale_features",), "model", (-10.0, 6.0)),
+        ({"degraded": ("expired_features",)}, ("expired_features", "segment_prior"), "segment_prior", (2.0, 2.0)),
+        (
+            {"degraded": ("no_features",), "shopper": Shopper(RETAIL.defaults(), found=False)},
+            ("no_features", "segment_prior"), "segment_prior", (2.0, 2.0),
+        ),
+        (
+            {"degraded": ("expired_features",), "shopper": Shopper({**RETAIL.defaults(), "area": "a"}, found=True)},
+            ("expired_features", "segment_prior"), "segment_prior", (3.0, 3.0),
+        ),
+        (
+            {"shopper": Shopper({**RETAIL.defaults(), "baskets_7d": 51.0}, found=True)},
+            ("out_of_support", "segment_prior"), "segment_prior", (2.0, 2.0),
+        ),
+    ],
+)  # fmt: skip
+def test_a_shopper_whom_the_model_cannot_know_is_judged_by_the_segment(
+    model_folder: Path, change: dict[str, Any], codes: tuple[str, ...], evidence: str, value: tuple[float, ...]
+):
+    final = Predictor(model_folder)(replace(asked(baskets_7d=6.0), **change))
+    assert final.scores is not None
+    assert (final.degraded, final.scores.evidence, final.scores.value) == (codes, evidence, value)
+    assert (final.scores.error is None) == (evidence == "model")
+
+
+def test_what_the_caller_knows_names_the_segment_where_no_features_are(model_folder: Path):
+    request = replace(asked().request, context={"area": "a"})
+    unknown = replace(asked(), request=request, shopper=Shopper(RETAIL.defaults(), found=False), degraded=("features_unavailable",))
+    final = Predictor(model_folder)(unknown)
+    assert final.scores is not None and final.scores.lower == (2.0, 2.0)
+
+
+def test_without_a_prior_there_is_no_score(model_folder: Path, tmp_path: Path):
+    final = Predictor(edited(model_folder, tmp_path / "old", prior={}, support={}))(replace(asked(), degraded=("no_features",)))
+    assert final.scores is not None
+    assert (final.scores.evidence, final.scores.value, final.scores.error) == ("none", (), "The model was not asked: no features.")
 
 
 def test_no_candidates_need_no_model(model_folder: Path):
@@ -79,9 +126,9 @@ def test_a_transformer_beside_a_model_of_other_features_does_not_start(run_folde
     other = edited(model_folder, tmp_path / "other", features_hash="other")
     shutil.copytree(run_folder / "redis", tmp_path / "redis")
     with redis_server(tmp_path / "redis") as url:
-        build("transformer", Sources(url, model_folder, run_folder / "registry.db"), Settings())
+        build("transformer", Sources(url, model_folder, run_folder / "registry.db"), SETTINGS)
         with pytest.raises(InputError, match="was trained on features other, but"):
-            build("transformer", Sources(url, other, run_folder / "registry.db"), Settings())
+            build("transformer", Sources(url, other, run_folder / "registry.db"), SETTINGS)
 
 
 def edited(model_folder: Path, folder: Path, **fields: Any) -> Path:
@@ -105,12 +152,11 @@ def test_a_model_that_does_not_fit_is_refused(model_folder: Path, tmp_path: Path
 
 def test_the_transformer_reads_a_shopper_and_survives_redis(run_folder: Path, tmp_path: Path):
     from serving.kserve.online_features import OnlineFeatures
-    from serving.kserve.transformer import Transformer
 
     shutil.copytree(run_folder / "redis", tmp_path / "redis")
     process, url = start_redis(tmp_path / "redis")
     try:
-        box = Transformer(OnlineFeatures(run_folder / "registry.db", url))
+        box = Transformer(OnlineFeatures(run_folder / "registry.db", url), AGES)
         seen, unseen = box(Envelope(asked().request)), box(Envelope(asked("nobody").request))
     finally:
         stop_redis(process)
@@ -125,14 +171,26 @@ def test_the_transformer_reads_a_shopper_and_survives_redis(run_folder: Path, tm
     assert "not read: ConnectionError" in down.versions["transformer"]
 
 
-def test_a_missing_registry_or_redis_at_the_start_is_one_sentence(run_folder: Path, tmp_path: Path):
+def test_a_missing_registry_is_one_sentence_and_a_missing_redis_none(run_folder: Path, tmp_path: Path):
     from serving.kserve.online_features import OnlineFeatures
 
     with pytest.raises(UnavailableError, match="materialize the features first"):
         OnlineFeatures(tmp_path / "no.db", "redis://127.0.0.1:1/0")
-    with pytest.raises(UnavailableError, match="does not answer"):
-        OnlineFeatures(run_folder / "registry.db", "redis://127.0.0.1:1/0")
+    box = Transformer(OnlineFeatures(run_folder / "registry.db", "redis://127.0.0.1:1/0"), AGES)
+    assert box(Envelope(asked().request)).degraded == ("features_unavailable",)
     with redis_server(tmp_path / "empty") as url:
         assert OnlineFeatures(run_folder / "registry.db", url).read("7").moment_s is None
-    with pytest.raises(InputError, match="no Redis URL"):
-        OnlineFeatures(run_folder / "registry.db", "localhost:6379")
+
+
+def test_our_read_gives_what_feasts_own_gives(run_folder: Path, tmp_path: Path):
+    import feast
+    from serving.kserve import online_features as ours
+
+    shutil.copytree(run_folder / "redis", tmp_path / "redis")
+    with redis_server(tmp_path / "redis") as url:
+        store = feast.FeatureStore(config=ours._config(run_folder / "registry.db", url))
+        reader = ours.OnlineFeatures(run_folder / "registry.db", url)
+        for shopper_id in [*map(str, range(10)), "nobody", "", "7 ", "ü"]:
+            rows = [{ours.ENTITY: shopper_id}]
+            theirs = store.get_online_features(store.get_feature_service(ours.SERVICE), rows).to_dict()
+            assert reader.read(shopper_id).values == {name: column[0] for name, column in theirs.items() if name != ours.ENTITY}

@@ -55,8 +55,8 @@ class BasketLine:
     """One line of the basket at the moment of asking. Numbers are JSON numbers: "5" is none."""
 
     category: Category
-    amount_cents: int = Field(ge=0, strict=True)
-    quantity: int = Field(default=1, ge=1, strict=True)
+    amount_cents: int = Field(ge=0, le=2**53, strict=True)
+    quantity: int = Field(default=1, ge=1, le=1_000_000, strict=True)
 
 
 @checked(frozen=True, config=_STRICT)

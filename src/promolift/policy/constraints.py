@@ -16,7 +16,6 @@ from promolift.policy import exploration
 from promolift.policy.depth import monotone_in_depth
 from promolift.policy.rules import Rules
 
-
 RankBy = Literal["estimate", "lower_bound"]
 
 
@@ -43,7 +42,8 @@ class Policy:
         salt = hashlib.sha256(self.hash_salt.encode()).hexdigest()[:12]
         return (
             f"lambda_cost={self.lambda_cost!r} explore_share={self.explore_share!r} temperature_cents={self.temperature_cents!r} "
-            f"rank_by={self.rank_by} holdout_share={self.holdout_share!r} randomised_share={self.randomised_share!r} do_no_harm={self.do_no_harm} "
+            f"rank_by={self.rank_by} "
+            f"holdout_share={self.holdout_share!r} randomised_share={self.randomised_share!r} do_no_harm={self.do_no_harm} "
             f"hash={exploration.HASH_VERSION} salt_sha256={salt}"
         )
 

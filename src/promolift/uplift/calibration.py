@@ -114,7 +114,7 @@ def promo_bounds(
         own = score[:, column], codes, given[:, column]
         cells = _sound_bins(*own, bins, least=MIN_BINS)
         if cells is None:
-            most = _mean_bound(effect[:, column], codes, confidence)
+            most = mean_bound(effect[:, column], codes, confidence)
             found[name] = tuple((at, min(bound, most)) for at, bound in pooled)
         else:
             found[name] = _step_bound(score[:, column], effect[:, column], codes, cells, confidence)
@@ -160,12 +160,13 @@ def coverage(bounds: PromoBounds, score: Floats, true_effect: Floats, names: Seq
 
 def _step_bound(score: Floats, effect: Floats, codes: Integers, cells: Integers, confidence: float) -> Knots:
     rows = [np.flatnonzero(cells == cell) for cell in np.unique(cells)]
-    lower = np.array([_mean_bound(effect[r], codes[r], confidence) for r in rows])
+    lower = np.array([mean_bound(effect[r], codes[r], confidence) for r in rows])
     lower = np.minimum.accumulate(lower[::-1])[::-1]
     return pools(np.array([score[r].min() for r in rows]), np.array([score[r].max() for r in rows]), lower)
 
 
-def _mean_bound(effect: Floats, codes: Integers, confidence: float) -> float:
+def mean_bound(effect: Floats, codes: Integers, confidence: float) -> float:
+    """One-sided `confidence` lower bound of the mean of `effect` [n]; rows of equal `codes` [n] share a shopper, of whom there are two."""
     own, shoppers = encode(codes)
     z, freedom = normal_quantile(confidence), shoppers - 1
     t = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)  # Student's t from z: Abramowitz, Stegun 26.7.5
