@@ -19,6 +19,7 @@ from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.promos import NO_PROMO
 from promolift.contracts.tables import FEATURES
 from promolift.errors import InputError, UnavailableError
+from serving.kserve.log_delta import read_rows
 
 TIMEOUT_S, LOGGED_S = 10.0, 10.0
 
@@ -148,8 +149,7 @@ def _shoppers(lake: Path, count: int, skip: int) -> list[str]:
     path = lake / FEATURES.path
     if not DeltaTable.is_deltatable(str(path)):
         raise InputError(f"There is no table of features at {path} to take shoppers from; give one with --shopper.")
-    column = DeltaTable(str(path)).to_pyarrow_table(columns=["shopper_id"]).column("shopper_id")
-    known = sorted(column.unique().to_pylist())
+    known = sorted(row["shopper_id"] for row in read_rows(path, ("DISTINCT shopper_id",)))
     places = np.linspace(0, len(known) - 1, min(count, len(known)))
     return [known[(int(place) + skip) % len(known)] for place in places]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from promolift.contracts.decisions import Envelope, read_bytes
@@ -44,9 +44,19 @@ class DeltaLog:
 
 def read_decisions(lake: Path, decision_id: str | None = None) -> list[Envelope]:
     """Every logged envelope, or that of one decision."""
-    filters = None if decision_id is None else [("decision_id", "=", decision_id)]
-    found = DeltaTable(str(lake / DECISIONS.path)).to_pyarrow_table(columns=["envelope"], filters=filters)
-    return [read_bytes(Envelope, text.encode()) for text in found.column("envelope").to_pylist()]
+    where = "" if decision_id is None else "WHERE decision_id = '" + decision_id.replace("'", "''") + "'"
+    return [read_bytes(Envelope, row["envelope"].encode()) for row in read_rows(lake / DECISIONS.path, ("envelope",), where)]
+
+
+def read_rows(table: Path, columns: Sequence[str], where: str = "") -> list[Row]:
+    """Columns of a Delta table's rows, `where` in SQL.
+
+    By Delta's own engine: its bridge to pyarrow (deltalake 1.x) leaves threads behind that abort a process which ends soon after.
+    """
+    query = f"SELECT {', '.join(columns)} FROM rows {where}"  # noqa: S608 (our own columns; the one value is quoted above)
+    found = QueryBuilder().register("rows", DeltaTable(str(table))).execute(query).read_all()
+    rows: list[Row] = pa.table(found).to_pylist()
+    return rows
 
 
 def _opened(lake: Path, table: Table) -> DeltaTable:

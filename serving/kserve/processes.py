@@ -1,5 +1,6 @@
 """Commands -> child processes that are watched together and stopped together, last one first."""
 
+import math
 import queue
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from promolift.errors import PromoliftError, UnavailableError, usable
 
-STOP_S = 20.0
+STOP_S, RESTART_S = 20.0, 10.0
 WRITABLE = "serve a run in a folder that can be written"
 READY_SIGNS = (" listens on ", " drains ")
 """What the line holds by which each of our programs says that it is ready."""
@@ -19,11 +20,18 @@ READY_SIGNS = (" listens on ", " drains ")
 
 @dataclass
 class Child:
-    """One process: its name, its output's log file and, once it has said so, the line that it is ready."""
+    """One process: its name, its output's log file, how to start it, and, once it has said so, the line that it is ready.
+
+    `again`: start it once more when it dies, as a cluster does, unless it did within RESTART_S before.
+    """
 
     name: str
     process: subprocess.Popen[str]
     log: Path
+    command: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    again: bool = False
+    restarted: float = -math.inf
     ready: "queue.Queue[str]" = field(default_factory=queue.Queue)
     copier: threading.Thread | None = None
 
@@ -42,15 +50,16 @@ class Processes:
         path = self._logs / f"{name}.log"
         with usable(path, WRITABLE):
             path.write_text("", encoding="utf-8")
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], env=dict(environment), text=True, bufsize=1,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-        child = Child(name, process, path)
-        child.copier = threading.Thread(target=_copy, args=(child,), daemon=True)
-        child.copier.start()
+        command = [sys.executable, "-m", module, *arguments]
+        child = Child(name, _popen(command, environment), path, command, environment)
+        _follow(child)
         self._children.append(child)
         return child
+
+    def keep(self, child: Child, port: str) -> None:
+        """Start the child again on the port that it has now, should it die."""
+        child.command = [port if before == "--port" else part for before, part in zip(["", *child.command], child.command, strict=False)]
+        child.again = True
 
     def wait_ready(self, child: Child, deadline: float) -> str:
         """The child's ready line. Raises its own sentence when it ends instead, UnavailableError after `deadline` (monotonic)."""
@@ -77,7 +86,15 @@ class Processes:
         while not stopped(0.5):
             for child in self._children:
                 if child.process.poll() is not None:
-                    raise _failure(child)
+                    self._restart(child)
+
+    def _restart(self, child: Child) -> None:
+        now = time.monotonic()
+        if not child.again or now - child.restarted < RESTART_S:
+            raise _failure(child)
+        print(f"{child.name} ended with status {child.process.returncode} and is started again", flush=True)
+        child.restarted, child.process = now, _popen(child.command, child.environment)
+        _follow(child)
 
     def stop(self) -> None:
         """Terminate every child that still runs, the last one started first, and wait for each."""
@@ -90,9 +107,22 @@ class Processes:
                 child.process.wait()
 
 
-def _copy(child: Child) -> None:
-    with child.log.open("w", encoding="utf-8") as log:
-        for line in child.process.stdout or ():
+def _popen(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command, env=dict(environment), text=True, bufsize=1, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def _follow(child: Child) -> None:
+    """Copy what it says to its log."""
+    child.copier = threading.Thread(target=_copy, args=(child, child.process), daemon=True)
+    child.copier.start()
+
+
+def _copy(child: Child, process: "subprocess.Popen[str]") -> None:
+    with child.log.open("a", encoding="utf-8") as log:
+        for line in process.stdout or ():
             log.write(line)
             log.flush()
             if any(sign in line for sign in READY_SIGNS):

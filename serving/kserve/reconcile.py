@@ -12,6 +12,7 @@ from promolift.policy.ledger import Budget, Ledger
 from promolift.policy.rebuild import Books, Event, books, differences, in_order
 from promolift.policy.rebuild import rebuild as refill
 from serving.kserve.constraints import fingerprint
+from serving.kserve.log_delta import read_rows
 from serving.kserve.log_rows import rows_of
 from serving.kserve.redis_client import connect
 
@@ -53,8 +54,8 @@ def read_books(lake: Path, waiting: dict[str, tuple[bytes, Any]], last: str | No
     table = lake / DECISIONS.path
     if not DeltaTable.is_deltatable(str(table)):
         raise InputError(f"There is no decision log at {table}; name the folder of a run that was served with --run.")
-    decisions = DeltaTable(str(table)).to_pyarrow_table(columns=["entry_id", "envelope"]).to_pylist()
-    events = DeltaTable(str(lake / LEDGER_EVENTS.path)).to_pyarrow_table(columns=["event_id", *EVENT]).to_pylist()
+    decisions = read_rows(table, ("entry_id", "envelope"))
+    events = read_rows(lake / LEDGER_EVENTS.path, ("event_id", *EVENT))
     rows = rows_of(list(waiting.values()))
     envelopes = {row["entry_id"]: row["envelope"] for row in (*decisions, *rows.decisions)}
     happened = {row["event_id"]: Event(*(row[name] for name in EVENT)) for row in (*events, *rows.events)}

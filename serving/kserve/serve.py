@@ -166,6 +166,7 @@ class Started:
             print(f"{line} ({time.monotonic() - started:.1f} s)", flush=True)
             urls[child.name] = f"{line.split(' listens on ')[1]}/v1/models/{child.name}"
             _wait_for(urls[child.name], deadline)
+            self.processes.keep(child, urls[child.name].split(":")[2].split("/")[0])
         return {name: f"{url}:predict" for name, url in urls.items()}
 
     def graph(self, urls: Mapping[str, str]) -> str:

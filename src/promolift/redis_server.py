@@ -30,17 +30,20 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
         stop_redis(process)
 
 
-def start_redis(folder: Path, port: int | None = None) -> tuple[subprocess.Popen[bytes], str]:
+def start_redis(folder: Path, port: int | None = None, *, durable: bool = False) -> tuple[subprocess.Popen[bytes], str]:
     """Start the server and wait until it answers: (process, URL). The caller stops it with `stop_redis`.
+
+    `durable`: everything that was answered survives a kill, by an append-only file that is written to disk before each answer.
 
     Raises UnavailableError when a server of ours already uses the folder, and as `redis_server` says.
     """
     chosen = free_port() if port is None else _checked(port)
     log = folder / "redis.log"
     command = [redis_program(), "--port", str(chosen), "--bind", "127.0.0.1", "--dir", str(folder.resolve())]
-    # No append-only file: with one, Redis ignores a dump.rdb that another run left. A crash may lose the last minute, so
-    # production points PROMOLIFT_REDIS_URL at a Redis with `appendonly yes`.
-    command += ["--dbfilename", "dump.rdb", "--save", "60", "1", "--appendonly", "no", "--logfile", str(log.resolve())]
+    # Without `durable` no append-only file: with one, Redis ignores a dump.rdb that another run left. A crash may lose the last minute,
+    # so production points PROMOLIFT_REDIS_URL at a Redis with `appendonly yes`.
+    command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""] if durable else ["--appendonly", "no", "--save", "60", "1"]
+    command += ["--dbfilename", "dump.rdb", "--logfile", str(log.resolve())]
     # Its own session: an interrupt typed at the terminal must not end it before its users have flushed.
     # Two servers of one folder would each write their own dump over the other's. The server inherits the lock, so that it is held as
     # long as the server lives, whatever becomes of us.

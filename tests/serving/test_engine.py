@@ -102,7 +102,9 @@ class Engines:
         """One call with the key of a scope."""
 
         async def run() -> httpx.Response:
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://engine") as client:
+            async with httpx.AsyncClient(
+                transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://engine"
+            ) as client:
                 headers = {"X-API-Key": self.keys[scope]} if scope else {}
                 return await client.request(method, path, headers={**headers, **fields.pop("headers", {})}, **fields)
 
@@ -250,7 +252,8 @@ def test_metrics_say_reasons_latency_and_budgets(engines: Engines):
     engines.call(app, "POST", DECIDE, json=ASKED)
     text = engines.call(app, "GET", "/metrics", None).text
     for line in (
-        'promolift_decisions_total{bucket="policy",reason="best_profit"} 1.0', 'promolift_budget_cents{budget="main",state="reserved"} 500.0',
+        'promolift_decisions_total{bucket="policy",reason="best_profit"} 1.0',
+        'promolift_budget_cents{budget="main",state="reserved"} 500.0',
         'promolift_decision_seconds_count{box="engine"} 1.0', "promolift_outbox_entries 2.0",
     ):  # fmt: skip
         assert line in text

@@ -1,4 +1,4 @@
-"""The whole served graph: four KServe nodes, Redis, the relay and the graph as `serve` starts them."""
+"""The whole service as `serve` starts it: engine, graph, four nodes, Redis and relay; or all boxes in the engine."""
 
 import json
 import os
@@ -16,17 +16,11 @@ import httpx
 import psutil
 import pytest
 import redis
-from deltalake import DeltaTable
 
-from promolift.contracts.decisions import read_envelope
 from promolift.redis_server import redis_server
-from promolift.settings import Settings
-from serving.kserve.boxes import RULES, policy_of
-from serving.kserve.constraints import replay
-from serving.kserve.decision_log import read_decisions, relay
-from serving.kserve.eligibility import load_rules
+from serving.kserve.decision_log import relay
 from serving.kserve.listen import bind
-from serving.kserve.model_folder import load_manifest
+from serving.kserve.log_delta import DeltaLog, read_decisions
 
 pytestmark = [
     pytest.mark.slow,  # eight processes
@@ -48,10 +42,10 @@ def folder(run_folder: Path, tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[dict[str, Any]]:
+def serving(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
     """The document serving.json of a served run; afterwards everything has been asked to stop and has stopped."""
     with subprocess.Popen(
-        [*PROGRAM, "serve", "--run", str(folder), "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+        [*PROGRAM, "serve", "--run", str(folder), "--listen", "127.0.0.1:0", *options], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         lines = []
@@ -75,52 +69,110 @@ def asked(number: int, **fields: Any) -> dict[str, Any]:
     return {"request_id": f"r{number}", "shopper_id": str(number % 12), "moment": "2017-12-01T10:00:00Z", **fields}
 
 
-def test_fifty_decisions_are_logged_once_and_replay(folder: Path, model_folder: Path):
-    with serving(folder) as served, httpx.Client() as client:
-        answers = [client.post(served["url"], json=asked(number)) for number in range(50)]
-        again = client.post(served["url"], json=asked(7))
-        wrong = client.post(served["url"], json=asked(51, channel="fax"))
-        conflict = client.post(served["url"], json=asked(7, store_id="other"))
-        nothing = client.post(served["url"], content=b"{")
-        command = [*PROGRAM, "decide", "--run", str(folder), "--shopper", "9", "--json", "--count", "3"]
-        summary = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    envelopes = [read_envelope(answer.json()) for answer in answers]
-    assert {answer.status_code for answer in answers} == {200}
-    assert again.json()["decision"] == answers[7].json()["decision"]
-    assert [answer.status_code for answer in (wrong, conflict, nothing)] == [400, 409, 400]
-    assert wrong.json()["errors"][0] == {"field": "channel", "value": "'fax'", "message": "Input should be 'app', 'web' or 'pos'"}
-    assert (summary["count"], summary["errors"]) == (3, 0)
+def client_of(served: dict[str, Any]) -> httpx.Client:
+    return httpx.Client(base_url=served["url"], headers={"X-API-Key": served["api_key"]}, timeout=10)
 
-    logged = {envelope.request.request_id: envelope for envelope in read_decisions(folder / "lake/serving/decisions")}
-    table = DeltaTable(str(folder / "lake/serving/decisions")).to_pyarrow_table()
-    assert table.num_rows == len(set(table.column("decision_id").to_pylist())) == 53
-    policy, rules = policy_of(Settings()), load_rules(RULES, load_manifest(model_folder).promos)
-    for envelope in envelopes:
-        own = logged[envelope.request.request_id]
-        assert own.decision == envelope.decision
-        assert own.decision is not None
-        same = replay(own, policy, rules)
-        assert (same.promo_id, same.propensities) == (own.decision.promo_id, own.decision.propensities)
-    assert {envelope.shopper.found for envelope in envelopes if envelope.shopper} == {True, False}
+
+def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*PROGRAM, *arguments, "--run", str(folder)], capture_output=True, text=True, check=False)
+
+
+DECIDE = "/v1/decisions"
+
+
+@pytest.mark.parametrize("options", [(), ("--fused",)])
+def test_fifty_decisions_are_logged_once_replay_and_reconcile(folder: Path, options: tuple[str, ...]):
+    with serving(folder, *options) as served, client_of(served) as client:
+        # The first one loads what is loaded late; nobody asks so early in the life of a service for less than seconds.
+        client.post(DECIDE, json=asked(99, deadline_ms=10_000))
+        answers = [client.post(DECIDE, json=asked(number, deadline_ms=5_000)) for number in range(50)]
+        again = client.post(DECIDE, json=asked(7))
+        wrong, conflict = client.post(DECIDE, json=asked(51, channel="fax")), client.post(DECIDE, json=asked(7, store_id="other"))
+        granted = next(answer.json() for answer in answers if answer.json()["token"])
+        redeemed = client.post("/v1/redemptions", json={"token": granted["token"], "cents": 50})
+        summary = json.loads(program(folder, "decide", "--shopper", "9", "--json", "--count", "3").stdout)
+        explained = program(folder, "explain", granted["decision_id"])
+        held = program(folder, "reconcile", "--redis-url", served["redis_url"])
+        assert {answer.status_code for answer in answers} == {200}
+    assert (again.json()["decision_id"], again.json()["repeated"]) == (answers[7].json()["decision_id"], True)
+    assert [answer.status_code for answer in (wrong, conflict, redeemed)] == [400, 409, 200]
+    assert wrong.json()["errors"][0] == {"field": "channel", "value": "'fax'", "message": "Input should be 'app', 'web' or 'pos'"}
+    assert (summary["count"], summary["errors"], "envelope" in summary["last"]) == (3, 0, True)
+    assert f"Decision {granted['decision_id']}: shopper" in explained.stdout and "got promo" in explained.stdout
+    assert (held.returncode, "0 differences" in held.stdout) == (0, True), held.stdout
+
+    logged = read_decisions(folder / "lake")
+    assert len({envelope.decision.decision_id for envelope in logged if envelope.decision}) == len(logged) == 54
+    decisions = {envelope.request.request_id: envelope.decision for envelope in logged}
+    for answer in (answer.json() for answer in answers):
+        own = decisions[answer["request_id"]]
+        assert own is not None and (own.decision_id, own.promo_id, own.reserved_cents) == tuple(
+            answer[name] for name in ("decision_id", "promo_id", "cents")
+        )
+    replayed = program(folder, "replay")
+    assert (replayed.returncode, replayed.stdout) == (0, "54 of 54 logged decisions came out bit for bit as they were\n")
+    rebuilt_equals_log(folder)
+
+
+def rebuilt_equals_log(folder: Path) -> None:
+    """An empty Redis filled from the log holds the same budgets, and answers a retry as the lost one did."""
+    shutil.rmtree(folder / "redis")
+    with redis_server(folder / "redis") as url:
+        done = program(folder, "rebuild", "--redis-url", url)
+        assert (done.returncode, "knows 54 decisions again" in done.stdout, "0 differences" in done.stdout) == (0, True, True), done.stdout
+        twice = program(folder, "rebuild", "--redis-url", url)
+        assert (twice.returncode, "is not empty" in twice.stderr) == (2, True)
+        with redis.Redis.from_url(url) as store:
+            store.hincrby("{promolift}:budget:main", "committed", 1)
+        wrong = program(folder, "reconcile", "--redis-url", url)
+        assert (wrong.returncode, "budget 'main': committed is 51 cents in the ledger and 50 in the log" in wrong.stdout) == (1, True)
+
+
+def test_new_rules_are_read_without_a_failed_request(folder: Path, tmp_path: Path):
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("defaults: {}")
+    with serving(folder, "--rules", str(rules)) as served, client_of(served) as client:
+        client.post(DECIDE, json=asked(99, deadline_ms=10_000))
+        versions: list[str] = []
+        for number in range(120):
+            if number in (30, 60):
+                rules.write_text("defaults: {stores: ['9']}" if number == 30 else "defaults: {storse: []}")
+                os.kill(served["pid"], signal.SIGHUP)
+            answer = client.post(DECIDE, json=asked(number, deadline_ms=5_000))
+            assert answer.status_code == 200 and "graph_unavailable" not in answer.json()["degraded"]
+            versions.append(answer.json()["versions"]["eligibility"])
+            time.sleep(0.03)
+    assert len(dict.fromkeys(versions)) == 2
+    assert program(folder, "replay").returncode == 0
 
 
 def test_without_redis_the_answer_is_no_promo_and_reaches_the_log_later(folder: Path):
-    table = folder / "lake/serving/decisions"
-    with serving(folder) as served, httpx.Client() as client:
-        before = client.post(served["url"], json=asked(1))
+    with serving(folder) as served, client_of(served) as client:
+        before = client.post(DECIDE, json=asked(1, deadline_ms=10_000))
         deadline = time.monotonic() + 20
-        while not DeltaTable(str(table)).to_pyarrow_table().num_rows and time.monotonic() < deadline:
+        while not read_decisions(folder / "lake") and time.monotonic() < deadline:
             time.sleep(0.2)
         with redis.Redis.from_url(served["redis_url"]) as store:
             store.shutdown(save=True)
-        without = client.post(served["url"], json=asked(2), timeout=10)
-    assert (before.status_code, without.status_code) == (200, 200)
-    decision = without.json()["decision"]
-    assert (decision["promo_id"], decision["reason"]) == ("no_promo", "budget_unavailable")
-    assert without.json()["shopper"]["found"] is False
+        without = client.post(DECIDE, json=asked(2, deadline_ms=5_000))
+        ready = client.get("/readyz")
+    assert (before.status_code, without.status_code, ready.status_code) == (200, 200, 503)
+    answer = without.json()
+    assert (answer["promo_id"], answer["reasons"][0]) == ("no_promo", "budget_unavailable")
+    assert {"features_unavailable", "ledger_unavailable"} <= set(answer["degraded"])
     with redis_server(folder / "redis") as url:
-        relay(url, table, folder / "undelivered.jsonl", None)
-    assert sorted(envelope.request.request_id for envelope in read_decisions(table)) == ["r1", "r2"]
+        relay(url, DeltaLog(folder / "lake"), folder / "undelivered.jsonl", None)
+    assert sorted(envelope.request.request_id for envelope in read_decisions(folder / "lake")) == ["r1", "r2"]
+
+
+def test_a_graph_that_hangs_costs_the_promo_and_not_the_deadline(folder: Path):
+    with serving(folder) as served, client_of(served) as client:
+        client.post(DECIDE, json=asked(99, deadline_ms=10_000))
+        os.kill(served["pids"]["graph"], signal.SIGSTOP)
+        late = client.post(DECIDE, json=asked(1, deadline_ms=60))
+        os.kill(served["pids"]["graph"], signal.SIGCONT)
+    assert (late.status_code, late.json()["reasons"]) == (200, ["deadline"])
+    assert late.elapsed.total_seconds() < 0.2
 
 
 def ended(*arguments: str, **environment: str) -> tuple[int, str]:

@@ -184,6 +184,7 @@ def test_a_missing_registry_is_one_sentence_and_a_missing_redis_none(run_folder:
 
 def test_our_read_gives_what_feasts_own_gives(run_folder: Path, tmp_path: Path):
     import feast
+
     from serving.kserve import online_features as ours
 
     shutil.copytree(run_folder / "redis", tmp_path / "redis")
