@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast compile demo serve decide bench science clean
+.PHONY: help setup format check test test-fast compile demo serve decide replay load faults bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,11 +47,20 @@ compile: $(READY) ## rewrite pipelines/compiled/*.yaml
 demo: $(READY) ## real shopping histories -> model -> verdict -> served graph -> 200 decisions (build/demo)
 	@$(PYTHON) -m pipelines.demo --out $(RUN)
 
-serve: $(READY) ## start the four nodes and the graph for the champion of RUN (default build/demo)
+serve: $(READY) ## start engine, graph and the four nodes for the champion of RUN (default build/demo)
 	@$(PYTHON) -m serving.kserve serve --run $(RUN)
 
-decide: $(READY) ## ask the served graph for one shopper: make decide SHOPPER=1823
+decide: $(READY) ## ask the served engine for one shopper: make decide SHOPPER=1823
 	@$(PYTHON) -m serving.kserve decide --run $(RUN) $(if $(SHOPPER),--shopper $(SHOPPER))
+
+replay: $(READY) ## make every logged decision of RUN again with the recorded versions and compare bit for bit
+	@$(PYTHON) -m serving.kserve replay --run $(RUN)
+
+load: $(READY) ## put the service of RUN under load and chaos, and hold it to loadtests/service_level.yaml (build/load)
+	@$(PYTHON) -m loadtests.run --run $(RUN) --out build/load
+
+faults: $(READY) ## a million reservations while clients and Redis are killed: nothing overspent, nothing lost (build/faults)
+	@$(PYTHON) -m loadtests.faults --out build/faults
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json

@@ -98,7 +98,7 @@ def decide(folder: Path, count: int) -> dict[str, Any]:
         print(f"  {f'{count} decisions':<22} {time.perf_counter() - start - ready:6.1f} s\n", flush=True)
         _show_one(folder, skip)
     last, used = asked.pop("last"), {"seconds": round(ready, 1), "peak_gib": round(memory.take(), 2)}
-    return {"decisions": {**asked, "logged": logged(folder, before)}, "last_decision": last, "serve": used}
+    return {"decisions": {**asked, "logged": logged(folder, before)}, "last_decision": last.get("envelope", last), "serve": used}
 
 
 def _close(summary: dict[str, Any], folder: Path) -> None:

@@ -11,6 +11,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from promolift.errors import InputError
 
+UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+"""Pydantic's words for a key that a class does not have."""
+
 
 @dataclass(frozen=True)
 class YamlFile:
@@ -49,12 +52,16 @@ class YamlFile:
         try:
             return TypeAdapter(kind).validate_python(fields)
         except ValidationError as problem:
-            first = problem.errors()[0]
+            # An unknown key explains a missing one.
+            first = min(problem.errors(), key=lambda error: error["type"] not in UNKNOWN)
             path = [part for part in first["loc"] if not str(part).startswith("function-")]
             key = ".".join(map(str, path))
-            unknown = first["type"] in ("unexpected_keyword_argument", "extra_forbidden")
             known = [*getattr(kind, "__dataclass_fields__", {})]
-            detail = f"is unknown; {nearest(key, known)}" if unknown else f"has the value {first['input']!r}: {first['msg']}"
+            detail = f"has the value {first['input']!r}: {first['msg']}"
+            if first["type"] in UNKNOWN:
+                detail = f"is unknown; {nearest(key, known)}"
+            elif first["type"].startswith("missing"):
+                detail = "is missing"
             raise self.wrong([*keys, *path], f"{label}key '{key}' {detail}.") from problem
 
 

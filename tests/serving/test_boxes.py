@@ -142,7 +142,7 @@ def test_no_promo_is_recorded_too(make: Make, client: redis.Redis):
     failed = replace(asked(1), scores=Scores("m-1", error="The model could not score.", evidence="none"))
     asked_in_vain = asked(2, {"defaults": {"active": False}})
     late = scored(asked(4, deadline_ms=1))
-    reasons = [box(envelope).decision for envelope in (failed, asked_in_vain, scored(asked(3), lower=(0.0, 0.0)), late)]
+    reasons = [box(envelope).decision for envelope in (failed, asked_in_vain, scored(asked(3), (-1.0, -1.0)), late)]
     assert [d and d.reason for d in reasons] == ["model_error", "no_eligible_promo", "not_profitable", "deadline"]
     assert len(records(client)) == 4
     assert Ledger(client).budget().reserved == 0
