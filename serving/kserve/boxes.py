@@ -13,7 +13,7 @@ from promolift.policy.token import Keys
 from promolift.settings import Settings
 from serving.kserve.constraints import Constraints, Pace, Terms
 from serving.kserve.model_folder import load_manifest, need_features
-from serving.kserve.redis_client import client
+from serving.kserve.redis_client import Line, client
 from serving.kserve.stamp import Box
 
 RULES = Path(__file__).parent.parent / "rules.yaml"
@@ -21,13 +21,14 @@ RULES = Path(__file__).parent.parent / "rules.yaml"
 
 @dataclass(frozen=True)
 class Sources:
-    """Where boxes get what they need; a box reads only its own."""
+    """Where boxes get what they need; a box reads only its own. `spin_s`: as `Line` has it."""
 
     redis_url: str
     model: Path
     registry: Path
     rules: Path = RULES
     spill: Path = Path("undelivered.jsonl")
+    spin_s: float = 0.0
 
 
 def build(name: str, sources: Sources, settings: Settings) -> Box:
@@ -68,7 +69,7 @@ def _transformer(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (takes seconds to load)
     from serving.kserve.transformer import Ages, Transformer  # noqa: PLC0415
 
-    features = OnlineFeatures(sources.registry, sources.redis_url)
+    features = OnlineFeatures(sources.registry, sources.redis_url, spin_s=sources.spin_s)
     if sources.model.is_dir():  # where both are at hand the contradiction is said at the start, not with the first decision
         need_features(load_manifest(sources.model), features.version)
     return Transformer(features, Ages(settings.features_stale_s, settings.features_expired_s))
@@ -89,4 +90,6 @@ def _predictor(sources: Sources, settings: Settings) -> Box:
 def _constraints(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.decision_log import spill_to  # noqa: PLC0415
 
-    return Constraints(terms_of(sources, settings), Ledger(client(sources.redis_url)), spill_to(sources.spill))
+    return Constraints(
+        terms_of(sources, settings), Ledger(client(sources.redis_url), call=Line(sources.redis_url)), spill_to(sources.spill)
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from time import perf_counter
+from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -66,9 +67,8 @@ class Constraints:
             final = self._breaker(self._decide, envelope, started)
         except (RedisError, OSError, UnavailableError) as problem:
             return without_ledger(envelope, self._terms.policy, "budget_unavailable", self._spill, f"{type(problem).__name__}: {problem}")
-        if final.decision is None:
-            return final
-        return replace(final, token=self._terms.keys.sign(final.decision, final.request))
+        token = self._terms.keys.sign(final.decision, final.request) if final.decision else None
+        return self._stamped(final, started, token=token)
 
     def _decide(self, envelope: Envelope, started: float) -> Envelope:
         order = order_of(envelope.request, self._terms)
@@ -80,15 +80,14 @@ class Constraints:
         def propose(standing: Standing) -> Proposal:
             terms = self._terms
             decision = left if isinstance(left, Decision) else choose(envelope.request, arms, standing, terms.rules, terms.policy)
-            drafts.append(self._stamped(envelope, started, self._granted(decision, order), arms.kind))
+            degraded = (*envelope.degraded, "rules_only") if arms.kind == "rules" else envelope.degraded
+            drafts.append(self._stamped(envelope, started, decision=self._granted(decision, order), degraded=degraded))
             promo_id = "" if decision.promo_id == NO_PROMO else decision.promo_id
             decided = drafts[-1].decision
             return Proposal(promo_id, dump_bytes(decided), dump_bytes(drafts[-1]), arms.cost.get(promo_id, 0.0))
 
         receipt = self._ledger.decide(order, [self._arms[promo_id] for promo_id in arms.worth], propose)
-        if not receipt.repeated:
-            return self._stamped(drafts[-1], started)
-        return replace(self._stamped(envelope, started, read_bytes(Decision, receipt.decision)), repeated=True)
+        return replace(envelope, decision=read_bytes(Decision, receipt.decision), repeated=True) if receipt.repeated else drafts[-1]
 
     def _prepare(self) -> None:
         """Budgets that were never set begin with the settings' total: at the first decision, since Redis may be down at the start."""
@@ -114,11 +113,8 @@ class Constraints:
             key_id=self._terms.keys.signing,
         )  # fmt: skip
 
-    def _stamped(self, envelope: Envelope, started: float, decision: Decision | None = None, kind: str = "scored") -> Envelope:
-        changes = {} if decision is None else {"decision": decision}
-        degraded = (*envelope.degraded, "rules_only") if kind == "rules" else envelope.degraded
-        timings = {"total": total_ms(envelope)}
-        return stamped(envelope, self.name, self._terms.policy.version, started, timings_ms=timings, degraded=degraded, **changes)
+    def _stamped(self, envelope: Envelope, started: float, **changes: Any) -> Envelope:
+        return stamped(envelope, self.name, self._terms.policy.version, started, timings_ms={"total": total_ms(envelope)}, **changes)
 
 
 def late(envelope: Envelope) -> bool:

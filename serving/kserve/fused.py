@@ -1,9 +1,14 @@
 """The four boxes in one process: an envelope in, an envelope out, as the graph answers it (a test holds the two equal)."""
 
+from dataclasses import replace
+
 from promolift.contracts.decisions import NODES, Envelope, Request
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources, build
 from serving.kserve.stamp import Box
+
+SPIN_S = 0.0003
+"""Longer than Redis takes for an answer, shorter than a decision may take."""
 
 
 class FusedGraph:
@@ -22,4 +27,4 @@ class FusedGraph:
 
 def fused(sources: Sources, settings: Settings) -> FusedGraph:
     """All boxes of one deployment. Raises as `build` does."""
-    return FusedGraph(tuple(build(name, sources, settings) for name in NODES))
+    return FusedGraph(tuple(build(name, replace(sources, spin_s=SPIN_S), settings) for name in NODES))

@@ -4,6 +4,7 @@ Feast says what is online, under which key and in which form; the read itself is
 `get_online_features` gives the same values (a test holds that) and takes several times a decision's time (notes: online.md 0.6).
 """
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 
 from promolift.errors import InputError, UnavailableError
 from promolift.feast_redis import connection_string
-from serving.kserve.redis_client import client
+from serving.kserve.redis_client import Line
 
+_FLOAT, _FLOAT_TAG = struct.Struct("<f"), 0x35
+"""How protobuf writes field 6 (float_val) of Feast's Value: this byte, then four of the number."""
 PROJECT, SERVICE, ENTITY = "promolift", "shopper_features", "shopper_id"
 
 
@@ -35,7 +38,7 @@ class Row:
 class OnlineFeatures:
     """Reads the feature service of the registry. `version` is its features_hash tag, `defaults` each feature's value for nobody."""
 
-    def __init__(self, registry: Path, redis_url: str) -> None:
+    def __init__(self, registry: Path, redis_url: str, *, spin_s: float = 0.0) -> None:
         if not registry.is_file():
             raise UnavailableError(f"Feature registry {registry} does not exist; materialize the features first.")
         self._config = _config(registry, redis_url)
@@ -46,7 +49,7 @@ class OnlineFeatures:
             raise InputError(f"Registry {registry} has no feature service '{SERVICE}'; materialize the features again.") from problem
         self.version = str(service.tags.get("features_hash", "untagged"))
         self.defaults = _defaults(service)
-        self._redis = client(redis_url)
+        self._redis = Line(redis_url, spin_s=spin_s)
         self._store = RedisOnlineStore()
         self._names, self._fields = _layout(store, service, self._store)
 
@@ -54,31 +57,35 @@ class OnlineFeatures:
         """The shopper's row. Raises redis.RedisError when Redis does not answer in time."""
         entity = EntityKey(join_keys=[ENTITY], entity_values=[Value(string_val=shopper_id)])
         (key,) = self._store._generate_redis_keys_for_entities(self._config, [entity])
-        found = self._redis.hmget(key, self._fields)
-        moments = [Timestamp.FromString(text).seconds for name, text in zip(self._names, found, strict=True) if name is None and text]
-        values = {name: _value(text) for name, text in zip(self._names, found, strict=True) if name is not None}
+        found = self._redis("HMGET", key, *self._fields)
+        values = {name: _value(text) for name, text in zip(self._names, found, strict=False)}
+        moments = [Timestamp.FromString(text).seconds for text in found[len(self._names) :] if text]
         return Row(values, float(max(moments)) if moments else None)
 
 
 def _value(text: bytes | None) -> Any:
-    """What a stored value holds; None for nothing."""
+    """What a stored value holds; None for nothing. Nearly all are floats, of which protobuf's parser takes the most of a read's time."""
     if not text:
         return None
+    if text[0] == _FLOAT_TAG and len(text) == 5:
+        return _FLOAT.unpack_from(text, 1)[0]
     value = Value.FromString(text)
     kind = value.WhichOneof("val")
     return None if kind is None or kind == "null_val" else getattr(value, kind)
 
 
-def _layout(store: feast.FeatureStore, service: feast.FeatureService, online: RedisOnlineStore) -> tuple[list[str | None], list[bytes]]:
-    """Fields of a shopper's hash, and the feature that each holds: None for a view's time."""
-    names: list[str | None] = []
+def _layout(store: feast.FeatureStore, service: feast.FeatureService, online: RedisOnlineStore) -> tuple[list[str], list[bytes]]:
+    """Names of the features, and the fields of a shopper's hash that hold them, followed by those of the views' times."""
+    names: list[str] = []
     fields: list[bytes] = []
+    times: list[bytes] = []
     for projection in service.feature_view_projections:
         view = store.get_feature_view(projection.name)
         requested, keys = online._generate_hset_keys_for_features(view, [f.name for f in projection.features])
-        names += [None if name.startswith("_ts:") else name for name in requested]
-        fields += keys
-    return names, fields
+        names += requested[:-1]
+        fields += keys[:-1]
+        times.append(keys[-1])
+    return names, [*fields, *times]
 
 
 def _defaults(service: feast.FeatureService) -> dict[str, float | str]:

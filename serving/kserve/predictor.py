@@ -1,5 +1,6 @@
 """Envelope with candidates -> envelope with their scores from a LiteRT model, or from what is known of the segment; never a failure."""
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -105,15 +106,20 @@ class Predictor:
         return np.array([[codes.get(str(shopper.features[name]), 0) for name, codes in pairs]], dtype=np.int32)
 
 
-def lower_of(knots: tuple[NDArray[np.float64], NDArray[np.float64]], score: float) -> float:
-    """`uplift.calibration.lower_at` for one score whose knots are arrays already."""
+def lower_of(knots: tuple[list[float], list[float]], score: float) -> float:
+    """`uplift.calibration.lower_at` for one score: numpy's own calls take longer than the arithmetic."""
     at, bound = knots
-    return float(np.interp(score, at, bound)) + min(score - float(at[0]), 0.0)
+    place = bisect_right(at, score)
+    if place == 0:
+        return bound[0] + score - at[0]
+    if place == len(at):
+        return bound[-1]
+    left, right = at[place - 1], at[place]
+    return bound[place - 1] + (bound[place] - bound[place - 1]) / (right - left) * (score - left)
 
 
-def _columns(knots: Sequence[tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    at, bound = np.array(knots, dtype=np.float64).T
-    return at, bound
+def _columns(knots: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [at for at, _ in knots], [bound for _, bound in knots]
 
 
 def _codes(manifest: ModelManifest, name: str) -> dict[str, int]:

@@ -88,11 +88,8 @@ class Transformer:
 
 
 def _shopper(row: FeatureRow, defaults: Mapping[str, float | str], moment: str) -> Shopper:
-    features = dict(defaults)
-    for name, default in defaults.items():
-        value = row.values.get(name)
-        if value is not None:
-            features[name] = str(value) if isinstance(default, str) else float(value)
+    values = row.values
+    features = {name: default if (value := values.get(name)) is None else value for name, default in defaults.items()}
     if row.moment_s is None:
         return Shopper(features, found=False)
     return Shopper(features, found=True, age_s=datetime.fromisoformat(moment).timestamp() - row.moment_s)

@@ -6,11 +6,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 
-from promolift.contracts.decisions import Bucket, Degraded, Envelope, Request
+from promolift.contracts.decisions import Bucket, Degraded, Envelope, Name, Request, Text
 
 MOST_REQUESTS = 100
 Cents = Annotated[int, Field(ge=0, le=2**53, strict=True)]
-Name = Annotated[str, Field(min_length=1, max_length=255)]
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -76,7 +75,7 @@ class Redemption:
 
     token: Annotated[str, Field(min_length=1, max_length=4096)]
     cents: Cents
-    store_id: Annotated[str, Field(max_length=255)] = ""
+    store_id: Text = ""
     shopper_id: Name | None = None
 
 

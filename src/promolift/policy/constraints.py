@@ -8,6 +8,7 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from promolift.contracts.decisions import Bucket, Candidates, Decision, Reason, Request, Scores
@@ -36,7 +37,7 @@ class Policy:
     temperature_cents: float = 0.0
     rank_by: RankBy = "estimate"
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Every parameter in words (the salt only as a digest), so that a logged decision can be computed again."""
         salt = hashlib.sha256(self.hash_salt.encode()).hexdigest()[:12]

@@ -89,9 +89,8 @@ def rebuild(ledger: Ledger, found: Books, fingerprints: Mapping[str, str], keep_
     for reservation_id, envelope in found.granted.items():
         _reservation(pipe, ledger, envelope, found.ends.get(reservation_id), keep_s)
     for request_id, envelope in found.standing.items():
-        row = {"fingerprint": fingerprints[request_id], "decision": dump_bytes(_decided(envelope))}
-        pipe.hset(ledger.key("request", request_id), mapping=row)
-        pipe.expire(ledger.key("request", request_id), keep_s)
+        answer = fingerprints[request_id].encode() + b" " + dump_bytes(_decided(envelope))
+        pipe.set(ledger.key("request", request_id), answer, ex=keep_s)
     pipe.execute()
     return len(found.standing)
 

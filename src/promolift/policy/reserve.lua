@@ -7,33 +7,44 @@
 -- Returns {"stored", decision} | {"conflict"} | {"no_budget", place} | {"changed", letters, lambda ...} | {"done", letters, lambda ...}.
 -- Letters: - none, b budget, d and w the promo's cap per day and week, D and W the shopper's, c cool-down, x excluded.
 local DAY, WEEK, FORGET, BUDGETS = 86400, 604800, 15 * 86400, 5
-local seen = redis.call('HMGET', KEYS[1], 'fingerprint', 'decision')
-if seen[1] then
-  if seen[1] ~= ARGV[1] then return {'conflict'} end
-  return {'stored', seen[2]}
+local seen = redis.call('GET', KEYS[1]) -- fingerprint, a space, the decision
+if seen then
+  local cut = string.find(seen, ' ', 1, true)
+  if string.sub(seen, 1, cut - 1) ~= ARGV[1] then return {'conflict'} end
+  return {'stored', string.sub(seen, cut + 1)}
 end
 
--- What is due returns to its budget before anybody is refused for want of it; a few at a time bound the script's length.
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 8)) do
-  local key = ARGV[14] .. id
-  local row = redis.call('HMGET', key, 'cents', 'budget', 'budget_key')
-  redis.call('ZREM', KEYS[2], id)
-  redis.call('HSET', key, 'state', 'expired')
-  redis.call('EXPIRE', key, ARGV[4])
-  redis.call('HINCRBY', row[3], 'reserved', 0 - tonumber(row[1])) -- unary minus would give "-0", which is no integer to Redis
-  redis.call('XADD', KEYS[4], '*', 'kind', 'event', 'record', cjson.encode({event = 'expired', reservation_id = id, budget = row[2],
-    cents = tonumber(row[1]), at_ms = now, actor = 'ledger', reason = ''}))
-end
-
+local arms = cjson.decode(ARGV[12])
 local left, prices, state = {}, {}, {}
-for i = 1, #KEYS - BUDGETS do
-  local row = redis.call('HMGET', KEYS[BUDGETS + i], 'total', 'committed', 'reserved', 'lambda', 'rate', 'step')
-  if not row[1] then return {'no_budget', i} end
-  left[i] = tonumber(row[1]) - tonumber(row[2] or 0) - tonumber(row[3] or 0)
-  prices[i] = row[4] or ''
-  state[i] = row
+local function look() -- at every budget; the place of one that was never set
+  for i = 1, #KEYS - BUDGETS do
+    local row = redis.call('HMGET', KEYS[BUDGETS + i], 'total', 'committed', 'reserved', 'lambda', 'rate', 'step')
+    if not row[1] then return i end
+    left[i] = tonumber(row[1]) - tonumber(row[2] or 0) - tonumber(row[3] or 0)
+    prices[i] = row[4] or ''
+    state[i] = row
+  end
+end
+local missing = look()
+if missing then return {'no_budget', missing} end
+
+local short = false
+for _, arm in ipairs(arms) do short = short or arm[2] > left[arm[3]] end
+if short then
+  -- What is due returns to its budget before anybody is refused for want of it; a few at a time bound the script's length.
+  local clock = redis.call('TIME')
+  local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 8)) do
+    local key = ARGV[14] .. id
+    local row = redis.call('HMGET', key, 'cents', 'budget', 'budget_key')
+    redis.call('ZREM', KEYS[2], id)
+    redis.call('HSET', key, 'state', 'expired')
+    redis.call('EXPIRE', key, ARGV[4])
+    redis.call('HINCRBY', row[3], 'reserved', 0 - tonumber(row[1])) -- unary minus would give "-0", which is no integer to Redis
+    redis.call('XADD', KEYS[4], '*', 'kind', 'event', 'record', cjson.encode({event = 'expired', reservation_id = id, budget = row[2],
+      cents = tonumber(row[1]), at_ms = now, actor = 'ledger', reason = ''}))
+  end
+  look()
 end
 
 -- Moments may arrive out of order, so a cap looks a window back and a window ahead: no window then holds more than the cap.
@@ -53,7 +64,7 @@ local function over(cap, promo, window) return cap >= 0 and count(promo, window)
 
 local day_over, week_over = over(tonumber(ARGV[10]), nil, DAY), over(tonumber(ARGV[11]), nil, WEEK)
 local letters, chosen = {}, nil
-for i, arm in ipairs(cjson.decode(ARGV[12])) do
+for i, arm in ipairs(arms) do
   local letter = '-'
   if arm[2] > left[arm[3]] then letter = 'b'
   elseif day_over then letter = 'D'
@@ -79,7 +90,7 @@ if chosen then
     'budget_key', key, 'given', KEYS[5])
   redis.call('ZADD', KEYS[2], ARGV[3], ARGV[6])
   redis.call('ZADD', KEYS[5], moment, ARGV[6] .. ' ' .. ARGV[5])
-  redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', moment - FORGET)
+  if #given > 60 then redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', moment - FORGET) end
   redis.call('EXPIRE', KEYS[5], FORGET)
 end
 -- Dual mirror descent on the price of a cent: up when a decision costs more than the rate, down when it costs less.
@@ -92,8 +103,7 @@ for i, row in ipairs(state) do
     redis.call('HSET', KEYS[BUDGETS + i], 'lambda', prices[i])
   end
 end
-redis.call('HSET', KEYS[1], 'fingerprint', ARGV[1], 'decision', ARGV[7])
-redis.call('EXPIRE', KEYS[1], ARGV[4])
+redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[7], 'EX', ARGV[4])
 local budgets = {}
 for i, row in ipairs(state) do
   budgets[i] = string.format('%s %s %s %s', string.match(KEYS[BUDGETS + i], '[^:]*$'), row[1], row[2] or 0, row[3] or 0)
