@@ -1,6 +1,7 @@
 """An InferenceGraph YAML -> a server that executes it as KServe's router does, on a machine without a cluster.
 
     python -m serving.kserve.graph run --graph FILE --listen HOST:PORT [--url STEP=URL ...]
+    python -m serving.kserve.graph lint FILE
 
 A step given by `serviceName` needs `--url STEP=URL`. PROPAGATE_HEADERS is read as the router reads it. GET /readyz says when it
 serves; every other path, query and method is the graph.
@@ -21,6 +22,7 @@ import uvicorn
 
 from promolift.errors import InputError, PromoliftError
 from serving.kserve.graph_file import Graph, read_graph
+from serving.kserve.graph_lint import lint
 from serving.kserve.listen import bind
 from serving.kserve.router import Answer, Router, compile_patterns
 
@@ -108,6 +110,8 @@ def serve_graph(graph: Graph, listener: socket.socket, patterns: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; the exit status is that of the error's kind, with one sentence on stderr."""
     options = _parser().parse_args(arguments)
+    if options.command == "lint":
+        return _lint(options.file)
     try:
         graph = read_graph(options.graph, _urls(options.url))
         listener = bind(options.listen)
@@ -122,11 +126,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m serving.kserve.graph", description="Run an InferenceGraph locally.")
-    run = parser.add_subparsers(required=True).add_parser("run", help="serve a graph file")
+    commands = parser.add_subparsers(required=True, dest="command")
+    check = commands.add_parser("lint", help="say what no cluster refuses and the router will not do as meant; exit status 1 for errors")
+    check.add_argument("file", type=Path, metavar="FILE", help="an InferenceGraph of serving.kserve.io/v1alpha1")
+    run = commands.add_parser("run", help="serve a graph file")
     run.add_argument("--graph", type=Path, required=True, metavar="FILE", help="an InferenceGraph of serving.kserve.io/v1alpha1")
     run.add_argument("--listen", required=True, metavar="HOST:PORT", help="where to listen; port 0 takes a free one")
     run.add_argument("--url", action="append", default=[], metavar="STEP=URL", help="URL of a step that is given by serviceName")
     return parser
+
+
+def _lint(path: Path) -> int:
+    try:
+        findings = lint(path)
+    except PromoliftError as problem:
+        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
+        return problem.exit_status
+    for finding in findings:
+        print(f"{path}:{finding.line or 1}: {finding.level}: {finding.sentence}")
+    errors = sum(finding.level == "error" for finding in findings)
+    print(f"{errors} errors, {len(findings) - errors} warnings")
+    return 1 if errors else 0
 
 
 def _urls(pairs: Sequence[str]) -> dict[str, str]:

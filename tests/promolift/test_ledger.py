@@ -194,6 +194,14 @@ def test_caps_over_all_promos_cool_down_and_exclusions(client: redis.Redis):
     assert at(74, b, cap_per_week=2) == [{"b": "shopper_cap_per_week"}]
 
 
+def test_a_cap_of_nothing_gives_nothing(client: redis.Redis):
+    ledger = Ledger(client)
+    ledger.set_budget_if_unset(100)
+    assert decide(ledger, "r1", Arm("a", 1, cap_per_week=0), Arm("b", 1)) == "b"
+    ledger.decide(order("r2", cap_per_day=0), [Arm("a", 1)], first_that_fits(Arm("a", 1)))
+    assert client.get(ledger.key("request", "r2")) == b"f no_promo"
+
+
 def test_an_answer_given_without_the_ledger_takes_the_place_of_the_stored_one(client: redis.Redis):
     ledger = Ledger(client)
     ledger.set_budget_if_unset(100)

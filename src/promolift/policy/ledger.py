@@ -24,6 +24,8 @@ from promolift.policy.constraints import Standing
 
 DAY_S = 86_400
 NONE = -1
+NEVER = 2**53
+"""More cents than any budget has."""
 REFUSALS = {
     "b": "budget", "d": "cap_per_day", "w": "cap_per_week", "D": "shopper_cap_per_day", "W": "shopper_cap_per_week", "c": "cool_down",
     "x": "excluded",
@@ -177,7 +179,9 @@ class Ledger:
         letters = "-" * len(arms)
         for _ in range(_MOST_ROUNDS):
             proposal = choose(self._standing(arms, letters, names))
-            args[4:5], args[6:9], args[12:13] = [proposal.promo_id], [proposal.decision, proposal.record, proposal.cost], [letters]
+            cents, place = _chosen(proposal.promo_id, arms, names)
+            args[4:5], args[6:9] = [proposal.promo_id], [proposal.decision, proposal.record, proposal.cost]
+            args[12:13], args[14:16] = [letters], [cents, place]
             word, *rest = self._run("reserve", keys, args)
             if word in (b"changed", b"done"):
                 letters = rest[0].decode()
@@ -253,8 +257,18 @@ class Ledger:
         )  # fmt: skip
         packed = "[" + ",".join(arm.packed(names.index(arm.budget) + 1) for arm in arms) + "]"
         args: list[Any] = [order.fingerprint, order.moment_s, order.expires_ms, self._keep_s, "", order.reservation_id, b"", b"", 0]
-        args += [_cap(order.cap_per_day), _cap(order.cap_per_week), packed, "", self.key("reservation", "")]
+        args += [_cap(order.cap_per_day), _cap(order.cap_per_week), packed, "", self.key("reservation", ""), 0, 0]
+        barred = 0 in (order.cap_per_day, order.cap_per_week) or any(0 in (arm.cap_per_day, arm.cap_per_week) for arm in arms)
+        args += [NEVER if barred else max(arm.cents for arm in arms if arm.budget == name) for name in names]
         return [self.key(*parts) for parts in (*own, *(("budget", name) for name in names))], args
+
+
+def _chosen(promo_id: str, arms: Sequence[Arm], names: Sequence[str]) -> tuple[int, int]:
+    """Cents of the chosen arm and the place of its budget; zeros for none."""
+    for arm in arms:
+        if arm.promo_id == promo_id:
+            return arm.cents, names.index(arm.budget) + 1
+    return 0, 0
 
 
 def _cap(cap: int | None) -> int:

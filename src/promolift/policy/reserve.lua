@@ -3,7 +3,8 @@
 -- ARGV: 1 fingerprint, 2 moment (s), 3 expires at (ms), 4 keep (s), 5 chosen arm ("": none), 6 reservation id, 7 decision, 8 record,
 --       9 expected cost of the chosen arm (cents), 10 cap per day and 11 per week over all promos (-1: none),
 --       12 arms as JSON: [[promo id, cents, budget's place, cap per day, cap per week, cool-down (s), exclusion (s), [excluded ...]] ...],
---       13 the refusal assumed for each arm, a letter each, 14 prefix of a reservation's key.
+--       13 the refusal assumed for each arm, a letter each, 14 prefix of a reservation's key, 15 cents of the chosen arm, 16 its budget's
+--       place (0: none), then the most cents that any arm of each budget reserves (more than any budget has: look at every arm).
 -- Returns {"stored", decision} | {"conflict"} | {"no_budget", place} | {"changed", letters, lambda ...} | {"done", letters, lambda ...}.
 -- Letters: - none, b budget, d and w the promo's cap per day and week, D and W the shopper's, c cool-down, x excluded.
 local DAY, WEEK, FORGET, BUDGETS = 86400, 604800, 15 * 86400, 5
@@ -14,7 +15,7 @@ if seen then
   return {'stored', string.sub(seen, cut + 1)}
 end
 
-local arms = cjson.decode(ARGV[12])
+local MOST = 16
 local left, prices, state = {}, {}, {}
 local function look() -- at every budget; the place of one that was never set
   for i = 1, #KEYS - BUDGETS do
@@ -28,9 +29,13 @@ end
 local missing = look()
 if missing then return {'no_budget', missing} end
 
-local short = false
-for _, arm in ipairs(arms) do short = short or arm[2] > left[arm[3]] end
-if short then
+local function short()
+  for i = 1, #left do
+    if tonumber(ARGV[MOST + i]) > left[i] then return true end
+  end
+  return false
+end
+if short() then
   -- What is due returns to its budget before anybody is refused for want of it; a few at a time bound the script's length.
   local clock = redis.call('TIME')
   local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
@@ -62,31 +67,34 @@ local function count(promo, window)
 end
 local function over(cap, promo, window) return cap >= 0 and count(promo, window) >= cap end
 
-local day_over, week_over = over(tonumber(ARGV[10]), nil, DAY), over(tonumber(ARGV[11]), nil, WEEK)
-local letters, chosen = {}, nil
-for i, arm in ipairs(arms) do
-  local letter = '-'
-  if arm[2] > left[arm[3]] then letter = 'b'
-  elseif day_over then letter = 'D'
-  elseif week_over then letter = 'W'
-  elseif over(arm[4], arm[1], DAY) then letter = 'd'
-  elseif over(arm[5], arm[1], WEEK) then letter = 'w'
-  elseif arm[6] > 0 and count(arm[1], arm[6]) > 0 then letter = 'c'
-  else
-    for _, other in ipairs(arm[8]) do
-      if count(other, arm[7]) > 0 then letter = 'x' end
+-- Most shoppers were given nothing and most budgets can pay any arm: then no arm is refused, whatever its caps say.
+local letters = ARGV[13]
+if #given > 0 or short() or string.find(letters, '[^-]') then
+  local found, day_over, week_over = {}, over(tonumber(ARGV[10]), nil, DAY), over(tonumber(ARGV[11]), nil, WEEK)
+  for i, arm in ipairs(cjson.decode(ARGV[12])) do
+    local letter = '-'
+    if arm[2] > left[arm[3]] then letter = 'b'
+    elseif day_over then letter = 'D'
+    elseif week_over then letter = 'W'
+    elseif over(arm[4], arm[1], DAY) then letter = 'd'
+    elseif over(arm[5], arm[1], WEEK) then letter = 'w'
+    elseif arm[6] > 0 and count(arm[1], arm[6]) > 0 then letter = 'c'
+    else
+      for _, other in ipairs(arm[8]) do
+        if count(other, arm[7]) > 0 then letter = 'x' end
+      end
     end
+    found[i] = letter
   end
-  letters[i] = letter
-  if arm[1] == ARGV[5] then chosen = {cents = arm[2], budget = arm[3]} end
+  letters = table.concat(found)
 end
-letters = table.concat(letters)
 if letters ~= ARGV[13] then return {'changed', letters, unpack(prices)} end
 
-if chosen then
-  local key = KEYS[BUDGETS + chosen.budget]
-  redis.call('HINCRBY', key, 'reserved', chosen.cents)
-  redis.call('HSET', KEYS[3], 'state', 'reserved', 'cents', chosen.cents, 'promo', ARGV[5], 'budget', string.match(key, '[^:]*$'),
+local chosen = tonumber(ARGV[16]) -- its budget's place
+if chosen > 0 then
+  local key = KEYS[BUDGETS + chosen]
+  redis.call('HINCRBY', key, 'reserved', ARGV[15])
+  redis.call('HSET', KEYS[3], 'state', 'reserved', 'cents', ARGV[15], 'promo', ARGV[5], 'budget', string.match(key, '[^:]*$'),
     'budget_key', key, 'given', KEYS[5])
   redis.call('ZADD', KEYS[2], ARGV[3], ARGV[6])
   redis.call('ZADD', KEYS[5], moment, ARGV[6] .. ' ' .. ARGV[5])
@@ -97,7 +105,7 @@ end
 for i, row in ipairs(state) do
   local rate = tonumber(row[5] or 0)
   if rate > 0 then
-    local cost = (chosen and chosen.budget == i) and tonumber(ARGV[9]) or 0
+    local cost = chosen == i and tonumber(ARGV[9]) or 0
     local price = math.min(100, math.max(0, tonumber(row[4] or 0) + tonumber(row[6]) * (cost / rate - 1)))
     prices[i] = string.format('%.17g', price)
     redis.call('HSET', KEYS[BUDGETS + i], 'lambda', prices[i])

@@ -6,6 +6,8 @@ with any. The same decision and key give the same token.
 
 import base64
 import hashlib
+import hmac
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -43,6 +45,7 @@ class Keys:
             raise InputError(f"Token key '{short[0]}' is shorter than {LEAST_KEY_BYTES} bytes; make a longer one.")
         # As JSON Web Keys: PyJWT looks a plain secret over at every use, which takes longer than signing.
         self._secrets = {key_id: _key(secret) for key_id, secret in secrets.items()}
+        self._heads = {key_id: (_head(key_id), secret.encode()) for key_id, secret in secrets.items()}
 
     @property
     def signing(self) -> str:
@@ -58,7 +61,10 @@ class Keys:
             "sub": shopper_hash(request.shopper_id), "store": request.store_id,
             "exp": int(datetime.fromisoformat(decision.expires_at).timestamp()),
         }  # fmt: skip
-        return jwt.encode(claims, self._secrets[decision.key_id], algorithm="HS256", headers={"kid": decision.key_id})
+        # RFC 7515's compact form by hand, verified by PyJWT below: its own signer takes a tenth of a decision's time.
+        head, secret = self._heads[decision.key_id]
+        signed = head + b"." + _base64(json.dumps(claims, separators=(",", ":")).encode())
+        return (signed + b"." + _base64(hmac.digest(secret, signed, "sha256"))).decode()
 
     def verify(self, token: str, *, store_id: str = "", shopper_id: str | None = None, now_s: float | None = None) -> Offer:
         """What the token says, checked by the till of `store_id` for whoever shows it; `now_s` replaces the clock.
@@ -81,8 +87,15 @@ class Keys:
 
 
 def _key(secret: str) -> jwt.PyJWK:
-    k = base64.urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
-    return jwt.PyJWK({"kty": "oct", "k": k, "alg": "HS256"})
+    return jwt.PyJWK({"kty": "oct", "k": _base64(secret.encode()).decode(), "alg": "HS256"})
+
+
+def _head(key_id: str) -> bytes:
+    return _base64(json.dumps({"alg": "HS256", "typ": "JWT", "kid": key_id}, separators=(",", ":")).encode())
+
+
+def _base64(text: bytes) -> bytes:
+    return base64.urlsafe_b64encode(text).rstrip(b"=")
 
 
 def shopper_hash(shopper_id: str) -> str:
