@@ -89,7 +89,8 @@ class Transformer:
 
 def _shopper(row: FeatureRow, defaults: Mapping[str, float | str], moment: str) -> Shopper:
     values = row.values
-    features = {name: default if (value := values.get(name)) is None else value for name, default in defaults.items()}
+    known = {name: float(value) if type(value) is int else value for name, value in values.items() if value is not None}
+    features = {name: known.get(name, default) for name, default in defaults.items()}
     if row.moment_s is None:
         return Shopper(features, found=False)
     return Shopper(features, found=True, age_s=datetime.fromisoformat(moment).timestamp() - row.moment_s)

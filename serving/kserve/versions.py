@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 from promolift.errors import InputError
@@ -44,7 +45,7 @@ def policy_named(folder: Path, version: str, salt: str) -> Policy:
 
 def _parameters(policy: Policy) -> dict[str, object]:
     """Everything but the salt, which is a secret."""
-    return {name: value for name, value in vars(policy).items() if name != "hash_salt"}
+    return {name: value for name, value in asdict(policy).items() if name != "hash_salt"}
 
 
 def _digest(policy: Policy) -> str:
