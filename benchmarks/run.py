@@ -1,4 +1,4 @@
-"""`python -m benchmarks.run`: the data set build, uplift metrics, a network's training, each against others; and the gate. JSON out."""
+"""`python -m benchmarks.run`: data set build, uplift metrics, a network's training, each against others; gate; decisions. JSON out."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import dragonnet_throughput, gate_resamples, uplift_metrics
+from benchmarks import decisions, dragonnet_throughput, gate_resamples, uplift_metrics
 from benchmarks.duckdb_build import build
 from components.land_events import land
 from promolift.contracts.artifacts import write_json
@@ -103,15 +103,23 @@ def main() -> int:
     """Run all, print and write them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/bench.json"), help="JSON file (default: build/bench.json)")
+    parser.add_argument("--only", metavar="PART", help="one part, kept beside the others that the file has")
     options = parser.parse_args()
-    found = {"machine": {"cpus": os.cpu_count(), "python": platform.python_version()}}
+    found: dict[str, Any] = {"machine": {"cpus": os.cpu_count(), "python": platform.python_version()}}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "dataset": lambda: dataset(options.out.parent / "bench"),
         "gate": gate_resamples.measure,
         "uplift_metrics": uplift_metrics.measure,
         "dragonnet": dragonnet_throughput.measure,
+        "decisions": lambda: decisions.measure(options.out.parent / "demo"),
     }
+    if options.only and options.only not in parts:
+        parser.error(f"--only is {options.only}; there are {', '.join(parts)}")
+    if options.only and options.out.is_file():
+        found = json.loads(options.out.read_text(encoding="utf-8")) | found
     for name, work in parts.items():
+        if options.only not in (None, name):
+            continue
         print(f"{name} …", file=sys.stderr, flush=True)
         found[name] = work()
         print(json.dumps({name: found[name]}, indent=2), flush=True)

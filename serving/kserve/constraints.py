@@ -114,7 +114,9 @@ class Constraints:
         )  # fmt: skip
 
     def _stamped(self, envelope: Envelope, started: float, **changes: Any) -> Envelope:
-        return stamped(envelope, self.name, self._terms.policy.version, started, timings_ms={"total": total_ms(envelope)}, **changes)
+        # While rules are read anew this box may decide by others than those that made the candidates.
+        versions, timings = {"rules": self._terms.rules.version}, {"total": total_ms(envelope)}
+        return stamped(envelope, self.name, self._terms.policy.version, started, versions=versions, timings_ms=timings, **changes)
 
 
 def late(envelope: Envelope) -> bool:

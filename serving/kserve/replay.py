@@ -72,7 +72,8 @@ class Replay:
         known = logged.shopper.features if logged.shopper and logged.shopper.found else logged.request.context
         candidates = rules.candidates(logged.request, known)
         scored = self._predictor(logged.scores.model_version)(replace(bare, candidates=candidates))
-        decision = self._decision(logged, candidates, scored.scores, rules.rules, policy)
+        own = self._compiled(logged.versions.get("rules", logged.candidates.rules_version), logged.scores.model_version).rules
+        decision = self._decision(logged, candidates, scored.scores, own, policy)
         return replace(scored, decision=decision)
 
     def _decision(self, logged: Envelope, candidates: Candidates, scores: Scores | None, rules: Rules, policy: Policy) -> Decision:
