@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import prometheus_client  # noqa: F401 (before Feast, which would have it keep its values in files that tests share)
 import pytest
 
 LONGEST = ("test_demo.py", "test_training_pipeline.py", "test_jobs.py", "test_table_pipeline.py", "test_land_events.py")

@@ -27,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _node(options: argparse.Namespace) -> int:
-    from serving.kserve.boxes import build  # noqa: PLC0415 (each command loads only what it needs)
+    # Feast would have prometheus_client share its values among processes through files, unless that is loaded before.
+    import prometheus_client  # noqa: F401, PLC0415 (each command loads only what it needs)
+
+    from serving.kserve.boxes import build  # noqa: PLC0415
     from serving.kserve.listen import bind  # noqa: PLC0415
 
     sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill)
