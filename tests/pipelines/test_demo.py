@@ -86,7 +86,16 @@ def test_the_folder_holds_what_is_drawn_and_nothing_else(demo: Demo):
 
 
 def test_one_decision_is_printed_in_full(demo: Demo):
-    for words in ("is promoted, version 1", "expected incremental value", "lower bound", "propensity", "ledger: ", "peak memory"):
+    for words in (
+        "is promoted, version 1",
+        "Decision ",
+        "got ",
+        ": uplift ",
+        "at least ",
+        "Drawn with ",
+        "Version of predictor: ",
+        "peak memory",
+    ):
         assert words in demo[1].stdout
     assert "http" not in (demo[0] / "report.html").read_text().replace("docs/", "")
 

@@ -16,8 +16,10 @@ run folder (DIR of `pipelines.run` and `pipelines.demo`)
 ├── run.json                         Origin: what the lake was made from
 ├── report.html summary.json         the run for people and for programs
 ├── pipeline.log .kfp/ .lock         what the stages printed; their cache and scratch; held by the run at work
-├── serving.json serving.log logs/   while it is served: where; what the server and each node printed
-└── undelivered.jsonl undelivered.taken   decisions made while Redis was away, until they are in the table
+├── serving.json serving.log logs/   while it is served: where; what the server and each of its programs printed
+├── api_keys.json token_keys.json    hashes of the served engine's API keys; the secret that signs its tokens
+├── versions/                        rules, policies and models by version, from which logged decisions are made again
+└── undelivered.jsonl undelivered.taken undelivered.unreadable   answers given while the ledger was away; a record cut off
 
 lake/
 ├── landing/                         files as delivered: <table>/*.parquet, source.json (SourceCard)
