@@ -29,8 +29,10 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     from serving.engine.serve import Plan, serve  # noqa: PLC0415 (each command loads only what it needs)
     from serving.kserve.listen import bind  # noqa: PLC0415
     from serving.logs import as_json  # noqa: PLC0415
+    from serving.traces import start  # noqa: PLC0415
 
     as_json(logging.INFO)
+    start("promolift-engine")
     sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill)
     plan = Plan(sources, options.graph, options.keys, options.lake, options.threads)
     listener = bind(options.listen)

@@ -25,6 +25,7 @@ from serving.engine.metrics import Metrics
 from serving.engine.openapi import document
 from serving.engine.operations import Operations
 from serving.kserve.problem import RequestError, of_validation
+from serving.traces import span
 
 Handler = Callable[[HttpRequest], Awaitable[Response]]
 
@@ -47,8 +48,9 @@ class Engine:
 
     async def decide(self, request: HttpRequest) -> Response:
         """POST /v1/decisions."""
-        await self._principal(request, "decide")
-        answer = await self._door.decide(await self._read(request, Request))
+        with span("engine", request.headers.get("traceparent", "")):
+            await self._principal(request, "decide")
+            answer = await self._door.decide(await self._read(request, Request))
         self._metrics.saw(answer)
         return _json(answer)
 

@@ -15,6 +15,7 @@ import aiohttp
 from promolift.contracts.decisions import Envelope, Request, dump_bytes, read_bytes
 from serving.kserve.fused import FusedGraph
 from serving.kserve.problem import RequestError
+from serving.traces import headers
 
 
 class Backend(Protocol):
@@ -85,7 +86,7 @@ class GraphBackend:
         """See Backend. The graph is told how much of the deadline is left."""
         body = dump_bytes(replace(request, deadline_ms=max(1, int(left_s * 1000))))
         try:
-            async with self._opened().post(self._url, data=body, timeout=aiohttp.ClientTimeout(total=left_s)) as answer:
+            async with self._opened().post(self._url, data=body, headers=headers(), timeout=aiohttp.ClientTimeout(total=left_s)) as answer:
                 content = await answer.read()
         except aiohttp.ClientError as problem:
             raise OSError(str(problem)) from problem
@@ -114,8 +115,8 @@ class GraphBackend:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            headers = {"Content-Type": "application/json"}
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=headers)
+            always = {"Content-Type": "application/json"}
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=always)
         return self._session
 
 

@@ -20,7 +20,7 @@ from promolift.contracts.decisions import NODES, Envelope, Request, dump_bytes, 
 from promolift.errors import PromoliftError
 from serving.kserve.problem import RequestError, of_validation
 from serving.kserve.stamp import Box
-from serving.logs import TRACE
+from serving.traces import span, start
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -73,9 +73,10 @@ class NodeApp:
     async def _decide(self, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
         try:
             body = await _body(receive)
-            TRACE.set(next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), ""))
+            parent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")
             started = perf_counter()
-            answer = dump_bytes(self._box(self._read(body)))
+            with span(self._box.name, parent):
+                answer = dump_bytes(self._box(self._read(body)))
             self._seconds.observe(perf_counter() - started)
         except ValidationError as problem:
             return _problem(of_validation(problem), self._box.name)
@@ -93,6 +94,7 @@ class NodeApp:
 
 def serve(box: Box, listener: socket.socket, renew: Callable[[], Box]) -> None:
     """Serve a box until SIGINT or SIGTERM; SIGHUP puts `renew()` in its place, or says why not and goes on."""
+    start(f"promolift-{box.name}")
     app = NodeApp(box)
     config = uvicorn.Config(
         app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_config=None, timeout_keep_alive=180,

@@ -31,6 +31,7 @@ from serving.kserve.model_folder import load_manifest, load_model, model_version
 from serving.kserve.processes import Processes
 from serving.kserve.redis_client import connect
 from serving.kserve.versions import keep
+from serving.traces import FORWARDED
 
 START_S = 90.0
 GRAPH = Path(__file__).with_name("graph.yaml")
@@ -72,7 +73,13 @@ def serve(plan: Plan, settings: Settings) -> int:
         redis_url = settings.redis_url or stack.enter_context(_own_redis(plan.folder))
         connect(redis_url).close()
         keys, api_key = _secrets(plan, settings)
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PROMOLIFT_REDIS_URL": redis_url, "PROMOLIFT_TOKEN_KEYS": json.dumps(keys)}
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PROPAGATE_HEADERS": FORWARDED,
+            "PROMOLIFT_REDIS_URL": redis_url,
+            "PROMOLIFT_TOKEN_KEYS": json.dumps(keys),
+        }
         settings = settings.model_copy(update={"token_keys": {name: SecretStr(secret) for name, secret in keys.items()}})
         keep(plan.sources(redis_url), settings, plan.folder)
         processes = Processes(plan.folder / "logs")
