@@ -4,8 +4,8 @@ READY := .venv/.ready
 UV = $(or $(shell command -v uv),build/uv/bin/uv)# the second one is what setup installs
 RUN ?= build/demo
 SHOPPER ?=
-# A worker more than cores, since tests wait for the programs they start; a file's tests share what is costly to start.
-SHARED := -n $(shell expr $$(nproc) + 1) --dist loadfile --no-loadscope-reorder
+# A worker a core (one more makes all of them slower); a file's tests share what is costly to start, in the order of tests/conftest.py.
+SHARED := -n auto --dist loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 

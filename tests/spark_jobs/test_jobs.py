@@ -32,6 +32,9 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def spark() -> Iterator[SparkSession]:
     started = session.start_session(Settings().jars)
+    # Compiling a plan takes longer than running it over a handful of rows.
+    started.conf.set("spark.sql.codegen.wholeStage", "false")
+    started.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
     yield started
     started.stop()
 
