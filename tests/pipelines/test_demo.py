@@ -1,6 +1,7 @@
 """The demo's whole path on all of Complete Journey, once and again: what summary.json promises, and what the chosen policy earns."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,32 @@ def test_a_second_demo_reuses_what_is_unchanged_and_gives_the_same_verdict(demo:
         assert after[part] == before[part], part
     assert (out / "serving_model" / "manifest.json").read_bytes() == served
     assert DeltaTable(str(out / "lake" / "serving" / "decisions")).to_pyarrow_dataset().count_rows() == 2 * (DECISIONS + 1)
+
+
+LENIENT = "defaults: {p50_ms: 2000, p95_ms: 4000, p99_ms: 8000, error_share: 0, degraded_share: 1, least_per_s: 1}"
+"""A busy machine's: what must hold anywhere is that every request is answered."""
+
+
+def test_a_short_load_is_answered_without_an_error(demo: Demo, tmp_path: Path):
+    copied = tmp_path / "run"
+    shutil.copytree(demo[0], copied, symlinks=True, ignore=shutil.ignore_patterns("mlruns", ".lock", "serving.json"))
+    (tmp_path / "level.yaml").write_text(LENIENT)
+    command = [
+        sys.executable,
+        "-m",
+        "loadtests.run",
+        "--run",
+        str(copied),
+        "--scenario",
+        "predictor_killed",
+        "--seconds",
+        "9",
+        "--users",
+        "3",
+    ]
+    command += ["--level", str(tmp_path / "level.yaml"), "--out", str(tmp_path / "load")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    measured = json.loads((tmp_path / "load" / "predictor_killed" / "load.json").read_text())
+    assert measured["requests"] > 20 and measured["failures"] == 0 and measured["breaches"] == []
+    assert (tmp_path / "load" / "predictor_killed" / "load.html").stat().st_size > 1_000
