@@ -9,7 +9,7 @@ from typing import Any
 from limits import RateLimitItemPerSecond
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from promolift.contracts import engine as api
-from promolift.contracts.decisions import Request
+from promolift.contracts.decisions import Request, adapter
 from promolift.errors import PromoliftError
 from serving.engine.auth import Authenticator, Principal, Scope
 from serving.engine.door import Door
@@ -123,7 +123,7 @@ class Engine:
                     413, "The body is too large", f"The body is larger than {self._limits.body_bytes} bytes; send less at a time."
                 )
         try:
-            return TypeAdapter(kind).validate_json(bytes(body))
+            return adapter(kind).validate_json(bytes(body))
         except ValidationError as problem:
             raise of_validation(problem) from problem
 
@@ -188,8 +188,8 @@ def _body(status: int, title: str, detail: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return TypeAdapter(type(value)).dump_python(value, mode="json")
+    return adapter(type(value)).dump_python(value, mode="json")
 
 
 def _json(value: Any) -> Response:
-    return Response(TypeAdapter(type(value)).dump_json(value), media_type="application/json")
+    return Response(adapter(type(value)).dump_json(value), media_type="application/json")

@@ -172,32 +172,32 @@ class Envelope:
 
 def read_request(document: Any) -> Request:
     """A request from parsed JSON. Raises pydantic.ValidationError, which names every wrong field with its value."""
-    return cast(Request, _adapter(Request).validate_python(document))
+    return cast(Request, adapter(Request).validate_python(document))
 
 
 def read_envelope(document: Any) -> Envelope:
     """An envelope from parsed JSON. Raises pydantic.ValidationError."""
-    return cast(Envelope, _adapter(Envelope).validate_python(document))
+    return cast(Envelope, adapter(Envelope).validate_python(document))
 
 
 def dump(value: Any) -> Any:
     """JSON-ready form of any dataclass of this module."""
-    return _adapter(type(value)).dump_python(value, mode="json")
+    return adapter(type(value)).dump_python(value, mode="json")
 
 
 def dump_bytes(value: Any) -> bytes:
     """The same as JSON text without spaces."""
-    return _adapter(type(value)).dump_json(value)
+    return adapter(type(value)).dump_json(value)
 
 
 def read_bytes(kind: type[T], document: bytes) -> T:
     """A dataclass of this module from JSON text. Raises pydantic.ValidationError."""
-    found: T = _adapter(kind).validate_json(document)
+    found: T = adapter(kind).validate_json(document)
     return found
 
 
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
-    """Made once a class: making one costs more than a decision."""
+def adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """Pydantic's reader and writer of a class, made once: making one takes longer than a decision."""
     if kind not in _ADAPTERS:
         _ADAPTERS[kind] = TypeAdapter(kind)
     return _ADAPTERS[kind]
@@ -205,4 +205,4 @@ def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
 
 def schema() -> dict[str, Any]:
     """JSON Schemas by name, derived from the classes above."""
-    return {cls.__name__: _adapter(cls).json_schema() for cls in (Request, Envelope, Decision)}
+    return {cls.__name__: adapter(cls).json_schema() for cls in (Request, Envelope, Decision)}
