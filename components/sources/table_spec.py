@@ -18,10 +18,10 @@ budget: 0.005                  # money per decision; nothing: half of what promo
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from promolift.errors import InputError
+from promolift.yaml_file import nearest, read_yaml
 
 
 class TableSpec(BaseModel):
@@ -64,24 +64,17 @@ class TableSpec(BaseModel):
 
 def read_spec(path: Path) -> TableSpec:
     """The YAML file at `path`; its `file` is found beside it. Raises InputError that names the key, its value and what is legal."""
-    document = _document(path)
-    try:
-        spec = TableSpec.model_validate(document)
-    except ValidationError as problem:
-        raise InputError(f"{path}: {_sentence(problem, document)} `components/sources/table_spec.py` shows a whole example.") from problem
-    return spec.model_copy(update={"file": spec.file if spec.file.is_absolute() else path.parent / spec.file})
-
-
-def _document(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"There is no file '{path}'; source table needs --path of a YAML file that says what each column means.")
+    file = read_yaml(path, "YAML file", "--path")
+    if not isinstance(file.data, dict):
+        raise InputError(f"{path} holds {type(file.data).__name__}, not keys with values such as `arm: segment`.")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise InputError(f"{path} is not a readable YAML file: {' '.join(str(problem).split())}.") from problem
-    if not isinstance(document, dict):
-        raise InputError(f"{path} holds {type(document).__name__}, not keys with values such as `arm: segment`.")
-    return document
+        spec = TableSpec.model_validate(file.data)
+    except ValidationError as problem:
+        sentence = f"{_sentence(problem, file.data)} `components/sources/table_spec.py` shows a whole example."
+        raise file.wrong(problem.errors()[0]["loc"], sentence) from problem
+    return spec.model_copy(update={"file": spec.file if spec.file.is_absolute() else path.parent / spec.file})
 
 
 def _sentence(problem: ValidationError, document: dict[str, Any]) -> str:
@@ -90,7 +83,7 @@ def _sentence(problem: ValidationError, document: dict[str, Any]) -> str:
         return f"{first['ctx']['error']!s}."
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
-        return f"there is no key '{key}'; the keys are {', '.join(TableSpec.model_fields)}."
+        return f"there is no key '{key}'; {nearest(key, TableSpec.model_fields)}."
     if first["type"] == "missing":
         return f"key '{key}' is missing; it has {', '.join(map(str, document))}."
     return f"key '{key}' has the value {first['input']!r}: {first['msg']}."

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from promolift.errors import InputError, PromoliftError
+from promolift.errors import PromoliftError
 from promolift.settings import Settings, load
 from serving.kserve.boxes import RULES, Sources
 
@@ -88,13 +88,6 @@ def _add_serve(parser: argparse.ArgumentParser, settings: Settings) -> None:
     add("--lake", type=Path, default=Path("lake"), help="where the decision log is, to explain from (%(default)s)")
     add("--spill", type=Path, default=Path("undelivered.jsonl"), help="answers given without the ledger, until it knows them (%(default)s)")
     add("--threads", type=int, default=2, help="decisions at a time, with the boxes in this process (%(default)s)")
-
-
-def need_redis(url: str) -> str:
-    """The URL. Raises InputError for none."""
-    if not url:
-        raise InputError("There is no Redis to keep the ledger in; give one with --redis-url or PROMOLIFT_REDIS_URL.")
-    return url
 
 
 if __name__ == "__main__":

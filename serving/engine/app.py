@@ -27,8 +27,6 @@ from serving.engine.operations import Operations
 from serving.kserve.problem import RequestError, of_validation
 from serving.traces import span
 
-Handler = Callable[[HttpRequest], Awaitable[Response]]
-
 
 @dataclass(frozen=True)
 class Limits:
@@ -77,7 +75,7 @@ class Engine:
         """GET /v1/budgets."""
         await self._principal(request, "operate")
         found = await asyncio.to_thread(self._operations.budgets)
-        return JSONResponse({"budgets": [_plain(budget) for budget in found]})
+        return JSONResponse({"budgets": [adapter(api.BudgetState).dump_python(budget, mode="json") for budget in found]})
 
     async def set_budget(self, request: HttpRequest) -> Response:
         """PUT /v1/budgets/{name}."""
@@ -185,10 +183,6 @@ def _document(problem: BaseException) -> dict[str, Any]:
 
 def _body(status: int, title: str, detail: str) -> dict[str, Any]:
     return {"type": "about:blank", "title": title, "status": status, "detail": detail, "errors": []}
-
-
-def _plain(value: Any) -> Any:
-    return adapter(type(value)).dump_python(value, mode="json")
 
 
 def _json(value: Any) -> Response:

@@ -75,4 +75,4 @@ class Door:
 def _repeated(own: tuple[str, Envelope], request: Request) -> Answer:
     if own[0] != fingerprint(request):
         raise ConflictError(f"Request id '{request.request_id}' was used before with other parameters; use a new id for a new request.")
-    return answer_of(own[1])
+    return replace(answer_of(own[1]), repeated=True)

@@ -3,10 +3,8 @@
 from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from promolift.contracts import engine as api
-from promolift.contracts.decisions import Request
+from promolift.contracts.decisions import Request, adapter
 
 REF = "#/components/schemas/{model}"
 CONTRACTS = (
@@ -20,7 +18,7 @@ def document() -> dict[str, Any]:
     """The whole document."""
     components: dict[str, Any] = {}
     for kind in CONTRACTS:
-        schema = TypeAdapter(kind).json_schema(ref_template=REF)
+        schema = adapter(kind).json_schema(ref_template=REF)
         components.update(schema.pop("$defs", {}))
         components[kind.__name__] = schema
     return {

@@ -14,14 +14,15 @@ from serving.kserve.explain import explain
 from serving.kserve.log_delta import read_decisions
 from serving.kserve.problem import RequestError
 
-PACE_STEP = 0.002
-
 
 class Operations:
-    """On one ledger, its log in `lake`, and the ring of keys. Redis' errors pass: the app answers them with 503."""
+    """On one ledger, its log in `lake`, and the ring of keys; `pace_step`: how far a decision moves lambda of a budget that is paced.
 
-    def __init__(self, ledger: Ledger, keys: Keys, lake: Path) -> None:
-        self._ledger, self._keys, self._lake = ledger, keys, lake
+    Redis' errors pass: the app answers them with 503.
+    """
+
+    def __init__(self, ledger: Ledger, keys: Keys, lake: Path, pace_step: float) -> None:
+        self._ledger, self._keys, self._lake, self._pace_step = ledger, keys, lake, pace_step
 
     def redeem(self, redemption: Redemption, actor: str) -> Redeemed:
         """Commit the token's reservation, exactly once. Raises RequestError 403 for a token that does not hold, ConflictError else."""
@@ -44,7 +45,7 @@ class Operations:
         if name not in known:
             raise RequestError(404, "Not found", f"There is no budget '{name}'; there are {', '.join(known) or 'none yet'}.")
         audit = Change(actor, change.reason)
-        step = PACE_STEP if change.rate_cents else 0.0
+        step = self._pace_step if change.rate_cents else 0.0
         return _state(name, self._ledger.set_budget(name, change.total_cents, audit, rate=change.rate_cents, step=step))
 
     def explain(self, decision_id: str) -> Explanation:

@@ -7,7 +7,9 @@ import asyncio
 import logging
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -42,9 +44,11 @@ class Plan:
 
 async def serve(plan: Plan, settings: Settings, listener: socket.socket, announcement: str) -> None:
     """Serve until stopped. Raises what cannot start."""
-    backend, door = _door(plan, settings)
+    make = partial(fused, plan.sources, settings)
+    backend: Backend = GraphBackend(plan.graph) if plan.graph else FusedBackend(make, plan.threads)
+    door = Door(backend, Terms(policy_of(settings), settings.deadline_ms, spill_to(plan.sources.spill)))
     ledger = Ledger(client(plan.sources.redis_url, timeout_s=1.0))
-    operations = Operations(ledger, keys_of(settings), plan.lake)
+    operations = Operations(ledger, keys_of(settings), plan.lake, settings.pace_step)
     authenticator = Authenticator(plan.keys, _issuer(settings))
     limits = Limits(settings.requests_per_s, settings.body_bytes)
     app = application(Engine(door, operations, authenticator, limits, Metrics(ledger)), door.close)
@@ -53,36 +57,16 @@ async def serve(plan: Plan, settings: Settings, listener: socket.socket, announc
         timeout_graceful_shutdown=20,
     )  # fmt: skip
     if isinstance(backend, FusedBackend):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: _reload(backend, plan, settings))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(backend, make)))
     print(announcement, flush=True)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
-def _door(plan: Plan, settings: Settings) -> tuple[Backend, Door]:
-    terms = Terms(policy_of(settings), settings.deadline_ms, spill_to(plan.sources.spill))
-    backend: Backend = GraphBackend(plan.graph) if plan.graph else FusedBackend(_maker(plan, settings), plan.threads)
-    return backend, Door(backend, terms)
-
-
-def _maker(plan: Plan, settings: Settings) -> "_Maker":
-    return _Maker(plan.sources, settings)
-
-
-class _Maker:
-    """Makes the boxes of one worker thread."""
-
-    def __init__(self, sources: Sources, settings: Settings) -> None:
-        self._sources, self._settings = sources, settings
-
-    def __call__(self) -> FusedGraph:
-        """Boxes from the files as they are now."""
-        return fused(self._sources, self._settings)
-
-
-def _reload(backend: FusedBackend, plan: Plan, settings: Settings) -> None:
+async def _reload(backend: FusedBackend, make: Callable[[], FusedGraph]) -> None:
     """New boxes for every thread; decisions go on with the old ones until the new ones stand, and stay with them if they cannot."""
     try:
-        backend.replace(_maker(plan, settings))
+        await asyncio.to_thread(backend.replace, make)
         log.info("rules and model were read anew")
     except PromoliftError as problem:
         log.error("rules and model stay as they were: %s", problem)

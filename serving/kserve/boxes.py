@@ -90,6 +90,5 @@ def _predictor(sources: Sources, settings: Settings) -> Box:
 def _constraints(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.decision_log import spill_to  # noqa: PLC0415
 
-    return Constraints(
-        terms_of(sources, settings), Ledger(client(sources.redis_url), call=Line(sources.redis_url)), spill_to(sources.spill)
-    )
+    ledger = Ledger(client(sources.redis_url), call=Line(sources.redis_url, spin_s=sources.spin_s))
+    return Constraints(terms_of(sources, settings), ledger, spill_to(sources.spill))

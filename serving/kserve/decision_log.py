@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import redis
 from deltalake.exceptions import DeltaError
@@ -143,8 +143,3 @@ def relay(redis_url: str, sink: Sink, spill: Path, stopped: Callable[[float], bo
         except (redis.RedisError, OSError, DeltaError) as problem:
             log.warning("The decision log could not be written and is tried again (%s: %s).", type(problem).__name__, problem)
     return count
-
-
-def lag(client: Any, ledger: Ledger) -> int:
-    """How many entries wait in the stream."""
-    return int(client.xlen(ledger.stream))

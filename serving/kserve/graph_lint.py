@@ -61,12 +61,8 @@ def _nodes(graph: Graph) -> Iterator[Found]:
         name = waiting.pop()
         for index, step in enumerate(graph.nodes[name].steps):
             if step.node and step.node not in graph.nodes:
-                help_ = nearest(step.node, graph.nodes)
-                yield (
-                    "error",
-                    _place(name, index, "nodeName"),
-                    f"there is no node '{step.node}', and every request through it is a 500; {help_}",
-                )
+                sentence = f"there is no node '{step.node}', and every request through it is a 500; {nearest(step.node, graph.nodes)}"
+                yield "error", _place(name, index, "nodeName"), sentence
             elif step.node and step.node not in reached:
                 reached.add(step.node)
                 waiting.append(step.node)
@@ -82,18 +78,8 @@ def _node(name: str, node: Node) -> Iterator[Found]:
     if node.router == "Switch" and node.steps[-1].condition != "@this":
         end = _place(name, len(node.steps) - 1, "condition")
         yield "warning", end, f"Switch '{name}' has no last step with condition '@this': what matches nothing is a 404, nested a 500"
-    if node.router == "Splitter":
-        yield (
-            "warning",
-            ("spec", "nodes", name, "routerType"),
-            f"Splitter '{name}' draws anew for every request; a Switch on a bucket is sticky",
-        )
-    if node.router == "Ensemble":
-        yield (
-            "warning",
-            ("spec", "nodes", name, "routerType"),
-            (f"Ensemble '{name}' answers 500 when any step cannot be reached, and writes numbers and '<>&' anew"),
-        )
+    if node.router in ROUTERS:
+        yield "warning", ("spec", "nodes", name, "routerType"), f"{node.router} '{name}' {ROUTERS[node.router]}"
 
 
 def _data(node: Node, index: int, step: Step) -> Iterator[tuple[Level, str, str]]:

@@ -1,6 +1,6 @@
 """A box -> a `kserve.Model` under KServe's own server, for whoever needs what that server has beyond the protocol.
 
-`node.py` serves the same V1 and V2 endpoints several times as fast (a test holds the answers equal, `make bench` the times).
+`node.py` serves the same V1 and V2 endpoints with less around them (notes: kserve.md 1.9 has the times; a test holds the answers equal).
 
 Import this module only when sys.argv holds nothing that kserve could take for its own: its argument parser runs on import.
 """

@@ -1,7 +1,7 @@
 """Registry file and Redis URL -> a reader of one shopper's online features, from where Feast keeps them.
 
 Feast says what is online, under which key and in which form; the read itself is one HMGET on a connection of ours. Feast's own
-`get_online_features` gives the same values (a test holds that) and takes several times a decision's time (notes: online.md 0.6).
+`get_online_features` gives the same values (a test holds that) and takes longer than a whole decision may (notes: online.md 0.6).
 """
 
 import struct

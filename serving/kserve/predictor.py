@@ -1,5 +1,6 @@
 """Envelope with candidates -> envelope with their scores from a LiteRT model, or from what is known of the segment; never a failure."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,20 +63,19 @@ class Predictor:
         numeric = self._numeric(envelope.shopper)
         outside = np.flatnonzero((numeric[0] < self._low) | (numeric[0] > self._high))
         if len(outside):
-            name = self._manifest.numeric[outside[0]]
-            return self._prior(envelope, f"The model was not asked: it saw no shopper with {name} {numeric[0, outside[0]]:g}."), (
-                "out_of_support",
-            )
+            why = f"it saw no shopper with {self._manifest.numeric[outside[0]]} {numeric[0, outside[0]]:g}"
+            return self._prior(envelope, f"The model was not asked: {why}."), ("out_of_support",)
         return self._modelled(envelope.candidates.promo_ids, numeric, self._attributes(envelope.shopper)), ()
 
     def _modelled(self, promo_ids: tuple[str, ...], numeric: NDArray[np.float32], attributes: NDArray[np.int32]) -> Scores:
         columns = [self._column[promo_id] for promo_id in promo_ids]
         answer = self._run(numeric=numeric, attributes=attributes)
-        value, cost = (np.asarray(answer[name], dtype=np.float64).ravel()[columns] for name in ("value", "cost"))
-        if not (np.isfinite(value).all() and np.isfinite(cost).all()):
+        values, costs = (answer[name].ravel().tolist() for name in ("value", "cost"))
+        value, cost = (tuple(row[column] for column in columns) for row in (values, costs))
+        if not all(map(math.isfinite, (*value, *cost))):
             raise InputError("its output is not finite")
-        lower = tuple(lower_of(self._knots[column], score) for column, score in zip(columns, value.tolist(), strict=True))
-        return Scores(self._version, tuple(value.tolist()), lower, tuple(cost.tolist()))
+        lower = tuple(lower_of(self._knots[column], score) for column, score in zip(columns, value, strict=True))
+        return Scores(self._version, value, lower, cost)
 
     def _prior(self, envelope: Envelope, error: str) -> Scores:
         """What validation rows say of the shopper's segment on average; without a prior in the manifest only the error."""

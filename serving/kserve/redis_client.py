@@ -29,10 +29,10 @@ def client(url: str, timeout_s: float = TIMEOUT_S) -> Any:
 
 
 class Line:
-    """One connection for one thread: what a pool does around every command takes half as long as the command itself.
+    """One connection for one thread, without what a pool does around every command.
 
-    `spin_s`: how long to look for the answer again and again before sleeping until it comes. A core that sleeps takes longer to wake up
-    than Redis to answer (70 against 25 microseconds on a virtual machine); it costs the core as long as Redis takes, at most `spin_s`.
+    `spin_s`: how long to look for the answer again and again before sleeping until it comes: a core that sleeps takes longer to wake up
+    than Redis to answer. It costs the core as long as Redis takes, at most `spin_s`.
     """
 
     def __init__(self, url: str, timeout_s: float = TIMEOUT_S, *, spin_s: float = 0.0) -> None:

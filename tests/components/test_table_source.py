@@ -127,7 +127,7 @@ def test_features_of_the_card_are_the_columns_that_the_jobs_read(
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "unknown key": ({"colour": "red"}, r"there is no key 'colour'; the keys are file, arm"),
+    "unknown key": ({"colour": "red"}, r"trial.yaml, line 2: there is no key 'colour'; known are file, arm"),
     "no features": ({"features": None}, r"key 'features' is missing"),
     "empty features": ({"features": []}, r"key 'features' has the value \[\]"),
     "no outcome": ({"outcome": None, "value": None}, r"name `outcome` .* `value`"),
@@ -183,7 +183,9 @@ def test_two_decisions_of_a_shopper_at_one_time_and_a_promo_called_no_promo(tmp_
         land(written(tmp_path, renamed, cost=None, shares=None), 1)
 
 
-@pytest.mark.parametrize(("text", "sentence"), [("- a\n", "holds list"), ("a: [", "not a readable YAML"), ("file: 3\narm: [1]\n", "key '")])
+@pytest.mark.parametrize(
+    ("text", "sentence"), [("- a\n", "holds list"), ("a: [", "is not YAML: while parsing"), ("file: 3\narm: [1]\n", "key '")]
+)
 def test_a_yaml_file_of_another_shape_is_refused(tmp_path: Path, text: str, sentence: str):
     (tmp_path / "bad.yaml").write_text(text)
     with pytest.raises(InputError, match=sentence):

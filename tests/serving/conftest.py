@@ -17,6 +17,15 @@ from promolift.contracts.promos import Promo, SourceCard
 from promolift.contracts.tables import FEATURES
 from promolift.redis_server import redis_server
 
+HEAVY = [
+    pytest.mark.slow,  # TensorFlow makes the model, Feast the store
+    # TensorFlow 2.21 and Feast 0.67 use what numpy, protobuf, pydantic and pkg_resources call outdated
+    *(
+        pytest.mark.filterwarnings(f"ignore::{kind}")
+        for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning", "UserWarning", "RuntimeWarning")
+    ),
+]
+"""Marks of the tests that read the small run folder."""
 MOMENT = datetime(2017, 12, 1, tzinfo=UTC)
 PROMOS = (Promo("meat_20", "meat", 0.2, 500), Promo("deli_10", "deli", 0.1, 300, contact_cents=5), Promo("bakery_5", "bakery", 0.05, 100))
 KNOTS = ((-10.0, -12.0), (0.0, -1.0), (10.0, 5.0))

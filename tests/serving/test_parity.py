@@ -27,16 +27,9 @@ from serving.kserve.replay import Replay
 from serving.kserve.router import Answer, Router
 from serving.kserve.serve import GRAPH
 from serving.kserve.versions import keep
+from tests.serving.conftest import HEAVY
 
-pytestmark = [
-    pytest.mark.slow,  # TensorFlow makes the model, Feast the store
-    # TensorFlow 2.21 and Feast 0.67 use what numpy, protobuf, pydantic and pkg_resources call outdated
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+pytestmark = HEAVY
 
 COUNT = 2_000
 RULES = """

@@ -21,16 +21,9 @@ from promolift.redis_server import redis_server
 from serving.kserve.decision_log import relay
 from serving.kserve.listen import bind
 from serving.kserve.log_delta import DeltaLog, read_decisions
+from tests.serving.conftest import HEAVY
 
-pytestmark = [
-    pytest.mark.slow,  # eight processes
-    # TensorFlow 2.21 and Feast 0.67 use what numpy, protobuf, pydantic and pkg_resources call outdated
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+pytestmark = HEAVY
 
 PROGRAM = [sys.executable, "-m", "serving.kserve"]
 

@@ -19,16 +19,9 @@ from serving.kserve.boxes import Sources, build
 from serving.kserve.model_folder import load_manifest
 from serving.kserve.predictor import Predictor
 from serving.kserve.transformer import Ages, Transformer
+from tests.serving.conftest import HEAVY
 
-pytestmark = [
-    pytest.mark.slow,  # TensorFlow makes the model, Feast the store
-    # TensorFlow 2.21 and Feast 0.67 use what numpy, protobuf, pydantic and pkg_resources call outdated
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
-]
+pytestmark = HEAVY
 
 
 def asked(shopper_id: str = "7", **features: Any) -> Envelope:

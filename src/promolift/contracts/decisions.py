@@ -2,7 +2,7 @@
 
 A step of a KServe graph sees either its node's input or the previous response, never both, so everything travels in the envelope.
 On the wire it is V1 JSON: the fields below by name. `schema()` is the JSON Schema of the request and of the envelope. What comes from
-the wire is validated (`read_*`); what a box makes is not once more, since that would take a third of a decision's time.
+the wire is validated (`read_*`); what a box makes is not once more: a decision makes a dozen of these.
 """
 
 from dataclasses import dataclass, field

@@ -9,8 +9,6 @@ if tonumber(ARGV[2]) < bound then return {'under', bound} end
 redis.call('HSET', KEYS[1], 'total', ARGV[2], 'rate', ARGV[3], 'step', ARGV[4])
 if not row[4] then redis.call('HSET', KEYS[1], 'lambda', ARGV[5]) end
 redis.call('SADD', KEYS[3], ARGV[1])
-local clock = redis.call('TIME')
-redis.call('XADD', KEYS[2], '*', 'kind', 'event', 'record', cjson.encode({event = 'budget', reservation_id = '', budget = ARGV[1],
-  cents = tonumber(ARGV[2]), at_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000), actor = ARGV[6], reason = ARGV[7],
-  rate = tonumber(ARGV[3]), step = tonumber(ARGV[4])}))
+log(KEYS[2], {event = 'budget', reservation_id = '', budget = ARGV[1], cents = tonumber(ARGV[2]), at_ms = now_ms(), actor = ARGV[6],
+  reason = ARGV[7], rate = tonumber(ARGV[3]), step = tonumber(ARGV[4])})
 return {'set'}

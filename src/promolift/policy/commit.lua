@@ -8,15 +8,13 @@ if row[1] == 'committed' then
   return {'conflict', row[3]}
 end
 if row[1] ~= 'reserved' then return {row[1]} end
-local clock = redis.call('TIME')
-local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local now = now_ms()
 if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or 0) <= now then return {'expired'} end
 if tonumber(ARGV[2]) > tonumber(row[2]) then return {'over', row[2]} end
-redis.call('HINCRBY', row[4], 'reserved', 0 - tonumber(row[2])) -- unary minus would give "-0", which is no integer to Redis
+give_back(row[4], row[2])
 redis.call('HINCRBY', row[4], 'committed', ARGV[2])
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], 'state', 'committed', 'spent', ARGV[2])
 redis.call('EXPIRE', KEYS[2], ARGV[3])
-redis.call('XADD', KEYS[3], '*', 'kind', 'event', 'record', cjson.encode({event = 'committed', reservation_id = ARGV[1], budget = row[5],
-  cents = tonumber(ARGV[2]), at_ms = now, actor = ARGV[4], reason = ''}))
+log(KEYS[3], {event = 'committed', reservation_id = ARGV[1], budget = row[5], cents = tonumber(ARGV[2]), at_ms = now, actor = ARGV[4], reason = ''})
 return {'committed', ARGV[2]}

@@ -135,7 +135,8 @@ class Ledger:
         self._tag = f"{{{namespace}}}"
         self._keep_s = keep_s
         self._prices: dict[str, float] = {}
-        self._scripts = {name: files("promolift.policy").joinpath(f"{name}.lua").read_bytes() for name in SCRIPTS}
+        texts = {name: files("promolift.policy").joinpath(f"{name}.lua").read_bytes() for name in ("shared", *SCRIPTS)}
+        self._scripts = {name: texts["shared"] + texts[name] for name in SCRIPTS}
         self._digests = {name: hashlib.sha1(text).hexdigest() for name, text in self._scripts.items()}  # noqa: S324 (Redis' own name for it)
 
     @property

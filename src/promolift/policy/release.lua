@@ -6,12 +6,11 @@ if not row[1] then return {'unknown'} end
 if row[1] == 'committed' then return {'committed', row[3]} end
 if row[1] == 'expired' then return {'expired'} end
 if row[1] == 'released' then return {'released', row[2]} end
-local clock = redis.call('TIME')
-redis.call('HINCRBY', row[4], 'reserved', 0 - tonumber(row[2])) -- unary minus would give "-0", which is no integer to Redis
+give_back(row[4], row[2])
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('ZREM', row[6], ARGV[1] .. ' ' .. row[7])
 redis.call('HSET', KEYS[2], 'state', 'released')
 redis.call('EXPIRE', KEYS[2], ARGV[2])
-redis.call('XADD', KEYS[3], '*', 'kind', 'event', 'record', cjson.encode({event = 'released', reservation_id = ARGV[1], budget = row[5],
-  cents = tonumber(row[2]), at_ms = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000), actor = ARGV[3], reason = ARGV[4]}))
+log(KEYS[3], {event = 'released', reservation_id = ARGV[1], budget = row[5], cents = tonumber(row[2]), at_ms = now_ms(), actor = ARGV[3],
+  reason = ARGV[4]})
 return {'released', row[2]}

@@ -37,18 +37,7 @@ local function short()
 end
 if short() then
   -- What is due returns to its budget before anybody is refused for want of it; a few at a time bound the script's length.
-  local clock = redis.call('TIME')
-  local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, 8)) do
-    local key = ARGV[14] .. id
-    local row = redis.call('HMGET', key, 'cents', 'budget', 'budget_key')
-    redis.call('ZREM', KEYS[2], id)
-    redis.call('HSET', key, 'state', 'expired')
-    redis.call('EXPIRE', key, ARGV[4])
-    redis.call('HINCRBY', row[3], 'reserved', 0 - tonumber(row[1])) -- unary minus would give "-0", which is no integer to Redis
-    redis.call('XADD', KEYS[4], '*', 'kind', 'event', 'record', cjson.encode({event = 'expired', reservation_id = id, budget = row[2],
-      cents = tonumber(row[1]), at_ms = now, actor = 'ledger', reason = ''}))
-  end
+  expire_due(KEYS[2], KEYS[4], ARGV[14], ARGV[4], now_ms(), 8)
   look()
 end
 
