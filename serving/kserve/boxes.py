@@ -21,14 +21,13 @@ RULES = Path(__file__).parent.parent / "rules.yaml"
 
 @dataclass(frozen=True)
 class Sources:
-    """Where boxes get what they need; a box reads only its own. `spin_s`: as `Line` has it."""
+    """Where boxes get what they need; a box reads only its own."""
 
     redis_url: str
     model: Path
     registry: Path
     rules: Path = RULES
     spill: Path = Path("undelivered.jsonl")
-    spin_s: float = 0.0
 
 
 def build(name: str, sources: Sources, settings: Settings) -> Box:
@@ -69,7 +68,7 @@ def _transformer(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (takes seconds to load)
     from serving.kserve.transformer import Ages, Transformer  # noqa: PLC0415
 
-    features = OnlineFeatures(sources.registry, sources.redis_url, spin_s=sources.spin_s)
+    features = OnlineFeatures(sources.registry, sources.redis_url)
     if sources.model.is_dir():  # where both are at hand the contradiction is said at the start, not with the first decision
         need_features(load_manifest(sources.model), features.version)
     return Transformer(features, Ages(settings.features_stale_s, settings.features_expired_s))
@@ -90,5 +89,5 @@ def _predictor(sources: Sources, settings: Settings) -> Box:
 def _constraints(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.decision_log import spill_to  # noqa: PLC0415
 
-    ledger = Ledger(client(sources.redis_url), call=Line(sources.redis_url, spin_s=sources.spin_s))
+    ledger = Ledger(client(sources.redis_url), call=Line(sources.redis_url))
     return Constraints(terms_of(sources, settings), ledger, spill_to(sources.spill))

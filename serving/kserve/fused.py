@@ -1,15 +1,11 @@
 """The four boxes in one process: an envelope in, an envelope out, as the graph answers it (a test holds the two equal)."""
 
 import gc
-from dataclasses import replace
 
 from promolift.contracts.decisions import NODES, Envelope, Request
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources, build
 from serving.kserve.stamp import Box
-
-SPIN_S = 0.0003
-"""Longer than Redis takes for an answer, shorter than a decision may take."""
 
 
 class FusedGraph:
@@ -28,7 +24,7 @@ class FusedGraph:
 
 def fused(sources: Sources, settings: Settings) -> FusedGraph:
     """All boxes of one deployment. Raises as `build` does."""
-    boxes = tuple(build(name, replace(sources, spin_s=SPIN_S), settings) for name in NODES)
+    boxes = tuple(build(name, sources, settings) for name in NODES)
     gc.collect()
     gc.freeze()  # what is loaded stays: the collector need not look at it again in the middle of a decision
     return FusedGraph(boxes)

@@ -38,7 +38,7 @@ class Row:
 class OnlineFeatures:
     """Reads the feature service of the registry. `version` is its features_hash tag, `defaults` each feature's value for nobody."""
 
-    def __init__(self, registry: Path, redis_url: str, *, spin_s: float = 0.0) -> None:
+    def __init__(self, registry: Path, redis_url: str) -> None:
         if not registry.is_file():
             raise UnavailableError(f"Feature registry {registry} does not exist; materialize the features first.")
         self._config = _config(registry, redis_url)
@@ -49,7 +49,7 @@ class OnlineFeatures:
             raise InputError(f"Registry {registry} has no feature service '{SERVICE}'; materialize the features again.") from problem
         self.version = str(service.tags.get("features_hash", "untagged"))
         self.defaults = _defaults(service)
-        self._redis = Line(redis_url, spin_s=spin_s)
+        self._redis = Line(redis_url)
         self._store = RedisOnlineStore()
         self._names, self._fields = _layout(store, service, self._store)
 

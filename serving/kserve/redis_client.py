@@ -1,7 +1,6 @@
 """Redis URL -> a client that answers within a decision's deadline or not at all."""
 
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any, TypeVar
 
 import pybreaker
@@ -29,15 +28,10 @@ def client(url: str, timeout_s: float = TIMEOUT_S) -> Any:
 
 
 class Line:
-    """One connection for one thread, without what a pool does around every command.
+    """One connection for one thread, without what a pool does around every command."""
 
-    `spin_s`: how long to look for the answer again and again before sleeping until it comes: a core that sleeps takes longer to wake up
-    than Redis to answer. It costs the core as long as Redis takes, at most `spin_s`.
-    """
-
-    def __init__(self, url: str, timeout_s: float = TIMEOUT_S, *, spin_s: float = 0.0) -> None:
+    def __init__(self, url: str, timeout_s: float = TIMEOUT_S) -> None:
         self._connection = client(url, timeout_s).connection_pool.make_connection()
-        self._spin_s = spin_s
 
     def __call__(self, *command: Any) -> Any:
         """Redis' answer, asked once more where Redis had closed the connection. Raises redis.RedisError."""
@@ -50,10 +44,6 @@ class Line:
 
     def _ask(self, command: tuple[Any, ...]) -> Any:
         self._connection.send_command(*command)
-        if self._spin_s:
-            end = perf_counter() + self._spin_s
-            while not self._connection.can_read(0) and perf_counter() < end:
-                pass
         return self._connection.read_response()
 
 
