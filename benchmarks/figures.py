@@ -40,8 +40,8 @@ def _lines(summary: Mapping[str, Any], bench: Mapping[str, Any]) -> list[str]:
         f"- Most memory of any step{' that ran anew' if summary['reused'] else ''}: {most:.1f} GiB ({step}; proportional set size of all "
         "its processes).",
         f"- `make bench`, a decision in one process: p50 {one['p50_ms']:.2f} ms, p99 {one['p99_ms']:.2f} ms, {one['per_s']:,} a second; "
-        f"four callers of the engine over HTTP: p95 {http['p95_ms']:.0f} ms with the boxes in its process, {graph['p95_ms']:.0f} ms behind the "
-        f"graph; reservations: {made['ledger']['ratio']:.0%} of what the bare script gives the same 20 clients.",
+        f"four callers of the engine over HTTP: p95 {http['p95_ms']:.0f} ms with the boxes in its process, {graph['p95_ms']:.0f} ms behind "
+        f"the graph; reservations: {made['ledger']['ratio']:.0%} of what the bare script gives the same 20 clients.",
         f"- `make bench`: data set build {data['spark_seconds']:.0f} s in one Spark process, start-up included, "
         f"{data['duckdb_seconds']:.1f} s in DuckDB on the same joins and windows (ratio {data['spark_over_duckdb']:.0f}); "
         f"{data['cells_that_differ']} cells differ; peak memory {peaks['spark']:.1f} GiB against {peaks['duckdb']:.1f} GiB.",
