@@ -1,5 +1,6 @@
 """Workers that share the tests: the longest files first, so that they end at about the same time."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,10 +11,17 @@ LONGEST = ("test_demo.py", "test_training_pipeline.py", "test_jobs.py", "test_ta
 """The first ones dealt, so that none of them is left for the end."""
 
 
+ONE_CORE = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
+"""A worker has one core. The JVMs of tests are short-lived: the second compiler costs them half of all their CPU time and returns little;
+threads of two workers that spin for each other on the same cores cost as much again."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """A worker's main module has no file, which pyspark takes for a run of its doctests and ends the process."""
     if hasattr(config, "workerinput"):
         sys.modules["__main__"].__file__ = __file__
+        for name, value in ONE_CORE.items():
+            os.environ.setdefault(name, value)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
