@@ -5,13 +5,19 @@ are escaped.
 """
 
 import json
+import re
 from decimal import Decimal
 from typing import Any
 
+from serving.kserve import go_json_error
+
 
 def read_object(body: bytes) -> dict[str, Any] | None:
-    """The JSON object in `body`, numbers as floats (`null` is None). Raises ValueError for anything else."""
-    value = json.loads(body, parse_int=float, parse_constant=_refuse)
+    """The JSON object in `body`, numbers as floats (`null` is None). Raises ValueError for anything else, in Go's words."""
+    try:
+        value = json.loads(body.decode("utf-8", "surrogateescape"), parse_int=float, parse_constant=_refuse)
+    except ValueError as problem:
+        raise ValueError(go_json_error.sentence(body) or str(problem)) from problem
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"json: cannot unmarshal {_kind(value)} into Go value of type map[string]interface {{}}")
     return value
@@ -30,7 +36,8 @@ def write(value: Any) -> str:
 
 
 def _text(value: str) -> str:
-    quoted = json.dumps(value, ensure_ascii=False)
+    whole = re.sub("[\ud800-\udfff]", "\ufffd", value)  # one for each byte that is no UTF-8 and each half of a pair
+    quoted = json.dumps(whole, ensure_ascii=False)
     for sign in "<>&\u2028\u2029":
         quoted = quoted.replace(sign, f"\\u{ord(sign):04x}")
     return quoted

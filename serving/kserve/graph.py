@@ -9,6 +9,7 @@ serves; every other path, query and method is the graph.
 
 import argparse
 import asyncio
+import errno
 import os
 import socket
 import sys
@@ -42,8 +43,19 @@ class HttpCaller:
         try:
             async with self._session.post(url, data=body, headers=headers) as response:
                 return Answer(response.status, await response.read())
-        except (aiohttp.ClientError, ValueError) as problem:
-            raise OSError(str(problem)) from problem
+        except (aiohttp.ClientError, TimeoutError, ValueError) as problem:
+            raise OSError(_go_error(problem)) from problem
+
+
+def _go_error(problem: Exception) -> str:
+    """The words of Go's HTTP client, which the router passes on to its caller."""
+    if isinstance(problem, aiohttp.ClientConnectorError) and problem.os_error.errno == errno.ECONNREFUSED:
+        return f"dial tcp {problem.host}:{problem.port}: connect: connection refused"
+    if isinstance(problem, TimeoutError):
+        return "context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
+    if isinstance(problem, aiohttp.ServerDisconnectedError):
+        return "EOF"
+    return str(problem)
 
 
 class GraphApp:
@@ -93,7 +105,8 @@ async def _body(receive: Receive) -> bytes:
 
 async def _reply(send: Send, answer: Answer) -> None:
     kind = b"application/json" if pygjson.validate(answer.body) else b"text/plain; charset=utf-8"
-    headers = [(b"content-type", kind), (b"content-length", str(len(answer.body)).encode())]
+    headers = [(b"content-type", kind)] if answer.body else []
+    headers.append((b"content-length", str(len(answer.body)).encode()))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body})
 

@@ -62,8 +62,7 @@ class Router:
         try:
             return await self._node(ROOT, body, self._propagated(headers))
         except RoutingError as problem:
-            document = {"error": "Failed to process request", "cause": str(problem)}
-            return Answer(problem.status, go_json.write(document).encode())
+            return Answer(problem.status, f'{{"error":"Failed to process request","cause":{go_json.write(str(problem))}}}'.encode())
 
     def _propagated(self, headers: Sequence[tuple[str, str]]) -> dict[str, str]:
         """Headers that match a pattern by their canonical name (X-Request-Id); Content-Type unless one does: JSON."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promolift.errors import InputError
-from serving.kserve import go_json
+from serving.kserve import go_json, go_json_error
 from serving.kserve.graph_file import parse_graph
 from serving.kserve.router import Answer, Router, compile_patterns, exists
 
@@ -212,6 +213,41 @@ def test_a_document_written_as_go_writes_it_is_the_same_document(document: Any):
 
 def graph_document(**nodes: Any) -> dict[str, Any]:
     return {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "InferenceGraph", "spec": {"nodes": nodes}}
+
+
+# What KServe's own router answered to these bodies; tests/serving/test_kserve_router.py asks it again.
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "unexpected end of JSON input"),
+        (b'{"a": [1', "unexpected end of JSON input"),
+        (b'{"a": fal', "invalid character ' ' in literal false (expecting 's')"),
+        (b"no JSON", "invalid character 'o' in literal null (expecting 'u')"),
+        (b"sick", "invalid character 's' looking for beginning of value"),
+        (b'{"n": -', "invalid character ' ' in numeric literal"),
+        (b'{"n": 2.5e+', "invalid character ' ' in exponent of numeric literal"),
+        (b'{"n": 1} 2', "invalid character '2' after top-level value"),
+        (b'{"n" 1}', "invalid character '1' after object key"),
+        (b'{"n": 1 "m"}', "invalid character '\"' after object key:value pair"),
+        (b"{'n': 1}", "invalid character '\\'' looking for beginning of object key string"),
+        (b'["\\ud8 "]', "invalid character ' ' in \\u hexadecimal character escape"),
+        (b'["\n"]', "invalid character '\\n' in string literal"),
+    ],
+)
+def test_what_is_no_json_is_said_in_gos_words(body: bytes, sentence: str):
+    with pytest.raises(ValueError, match="^" + re.escape(sentence) + "$"):
+        go_json.read_object(body)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+    )
+)
+def test_json_has_no_error(document: Any):
+    assert go_json_error.sentence(json.dumps(document).encode()) == ""
+    assert go_json_error.sentence(json.dumps(document, ensure_ascii=False, indent=1).encode()) == ""
 
 
 @pytest.mark.parametrize(
