@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from promolift.contracts.artifacts import CANDIDATES
+from promolift.uplift.page import number, percent
 
 TEMPLATES = Path(__file__).with_name("templates")
 FIGURES = {
@@ -54,20 +54,6 @@ def _ordered_metrics(measured: dict[str, Any]) -> list[str]:
     """Ids of the metrics that every model has."""
     ids: dict[str, Any] = next(iter(measured.get("models", {}).values()), {"metrics": {}})["metrics"]
     return sorted(ids, key=lambda name: next((i for i, prefix in enumerate(FIRST) if name.startswith(prefix)), len(FIRST)))
-
-
-def number(value: Any) -> str:
-    """A figure for reading: three significant digits below 100, whole numbers with commas above 1,000; a dash for none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if value == 0 or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def percent(value: float | None) -> str:
-    """A share as a whole percentage with one digit."""
-    return "–" if value is None else f"{100 * value:.1f} %"
 
 
 def _figures(evaluation: Path) -> list[dict[str, str]]:

@@ -37,7 +37,9 @@ def number(value: Any) -> str:
     """A figure for reading: three significant digits below 100, whole numbers with commas from 1,000; a dash for none."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
-    if value == 0 or abs(value) >= 1000:
+    if value == 0:
+        return "0"  # of either sign
+    if abs(value) >= 1000:
         return f"{value:,.0f}" if abs(value) < 1e15 else f"{value:.3g}"
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3g}"
 
