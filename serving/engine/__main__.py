@@ -1,7 +1,6 @@
 """`python -m serving.engine serve|key|token`: the promo engine's door, its API keys, and a till's check of a token."""
 
 import argparse
-import asyncio
 import logging
 import sys
 from collections.abc import Sequence
@@ -26,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace, settings: Settings) -> int:
-    from serving.engine.serve import Plan, serve  # noqa: PLC0415 (each command loads only what it needs)
+    import uvloop  # noqa: PLC0415 (each command loads only what it needs)
+
+    from serving.engine.serve import Plan, serve  # noqa: PLC0415
     from serving.kserve.listen import bind  # noqa: PLC0415
     from serving.logs import as_json  # noqa: PLC0415
     from serving.traces import start  # noqa: PLC0415
@@ -37,7 +38,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     plan = Plan(sources, options.graph, options.keys, options.lake, options.threads)
     listener = bind(options.listen)
     host, port = listener.getsockname()[:2]
-    asyncio.run(serve(plan, settings, listener, f"engine listens on http://{host}:{port}"))
+    uvloop.run(serve(plan, settings, listener, f"engine listens on http://{host}:{port}"))
     return 0
 
 

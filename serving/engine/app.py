@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from limits import RateLimitItemPerSecond
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -107,7 +107,7 @@ class Engine:
         else:
             principal = self._authenticator.principal(headers)
         principal.need(scope)
-        if not self._limiter.hit(self._rate, principal.name):
+        if not await self._limiter.hit(self._rate, principal.name):
             raise RequestError(429, "Too many requests", f"'{principal.name}' may ask {self._rate.amount} times a second; ask more slowly.")
         return principal
 

@@ -53,7 +53,7 @@ async def serve(plan: Plan, settings: Settings, listener: socket.socket, announc
     limits = Limits(settings.requests_per_s, settings.body_bytes)
     app = application(Engine(door, operations, authenticator, limits, Metrics(ledger)), door.close)
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", lifespan="on", access_log=False, log_config=None, timeout_keep_alive=180,
+        app, http="httptools", lifespan="on", access_log=False, log_config=None, timeout_keep_alive=180,
         timeout_graceful_shutdown=20,
     )  # fmt: skip
     if isinstance(backend, FusedBackend):

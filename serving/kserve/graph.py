@@ -8,7 +8,6 @@ serves; every other path, query and method is the graph.
 """
 
 import argparse
-import asyncio
 import errno
 import os
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 import aiohttp
 import pygjson
 import uvicorn
+import uvloop
 
 from promolift.errors import InputError, PromoliftError
 from serving.kserve.graph_file import Graph, read_graph
@@ -114,10 +114,10 @@ async def _reply(send: Send, answer: Answer) -> None:
 def serve_graph(graph: Graph, listener: socket.socket, patterns: str) -> None:
     """Serve until SIGINT or SIGTERM."""
     config = uvicorn.Config(
-        GraphApp(graph, patterns), loop="uvloop", http="httptools", lifespan="on", access_log=False, log_level="warning",
+        GraphApp(graph, patterns), http="httptools", lifespan="on", access_log=False, log_level="warning",
         timeout_keep_alive=180,
     )  # fmt: skip
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+    uvloop.run(uvicorn.Server(config).serve(sockets=[listener]))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import prometheus_client as prometheus
 import uvicorn
+import uvloop
 from pydantic import ValidationError
 
 from promolift.contracts.decisions import NODES, Envelope, Request, dump_bytes, read_bytes
@@ -97,7 +98,7 @@ def serve(box: Box, listener: socket.socket, renew: Callable[[], Box]) -> None:
     start(f"promolift-{box.name}")
     app = NodeApp(box)
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", lifespan="off", access_log=False, log_config=None, timeout_keep_alive=180,
+        app, http="httptools", lifespan="off", access_log=False, log_config=None, timeout_keep_alive=180,
         timeout_graceful_shutdown=20,
     )  # fmt: skip
 
@@ -105,7 +106,7 @@ def serve(box: Box, listener: socket.socket, renew: Callable[[], Box]) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, app, renew)
         await uvicorn.Server(config).serve(sockets=[listener])
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 def _renew(app: NodeApp, renew: Callable[[], Box]) -> None:
