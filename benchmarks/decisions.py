@@ -48,7 +48,7 @@ def measure(run: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _redis(run: Path) -> Iterator[tuple[str, Path]]:
+def redis_with_features(run: Path) -> Iterator[tuple[str, Path]]:
     """A Redis with the run's online features, and a folder."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(run / "redis", Path(folder) / "redis", ignore=shutil.ignore_patterns(".lock"))
@@ -56,7 +56,7 @@ def _redis(run: Path) -> Iterator[tuple[str, Path]]:
             yield url, Path(folder)
 
 
-def _requests(run: Path) -> Iterator[Request]:
+def requests_of(run: Path) -> Iterator[Request]:
     """Real baskets, each with an id of its own, without end."""
     moment, known = read_source_card(run / "lake").as_of, baskets(run / "lake")
     for number in count():
@@ -67,12 +67,12 @@ def _requests(run: Path) -> Iterator[Request]:
 
 def in_process(run: Path) -> dict[str, Any]:
     """One client, one decision after another, all four boxes and a real Redis; without caps, which the few shoppers would soon reach."""
-    with _redis(run) as (url, folder):
+    with redis_with_features(run) as (url, folder):
         (folder / "rules.yaml").write_text("{}")
         settings = Settings(token_keys={"k": SecretStr("x" * 32)}, budget_cents=10**12)
         sources = Sources(url, run / "serving_model", run / "registry.db", folder / "rules.yaml", folder / "spill.jsonl")
         graph: FusedGraph = fused(sources, settings)
-        requests = _requests(run)
+        requests = requests_of(run)
         asked = [next(requests) for _ in range(DECISIONS)]
         for request in asked[:500]:
             graph(request)
@@ -167,7 +167,7 @@ def over_http(run: Path, *, fused_boxes: bool = False) -> dict[str, Any]:
                 raise PromoliftError(f"The service did not come up; its logs are in {copied / 'logs'}.")
             try:
                 served = json.loads((copied / "serving.json").read_text(encoding="utf-8"))
-                took = asyncio.run(_ask(served, _requests(run)))
+                took = asyncio.run(_ask(served, requests_of(run)))
             finally:
                 service.terminate()
                 service.wait(60)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import decisions, dragonnet_throughput, gate_resamples, uplift_metrics
+from benchmarks import decisions, dragonnet_throughput, gate_resamples, predictor, routers, uplift_metrics
 from benchmarks.duckdb_build import build
 from components.land_events import land
 from promolift.contracts.artifacts import write_json
@@ -112,6 +112,8 @@ def main() -> int:
         "uplift_metrics": uplift_metrics.measure,
         "dragonnet": dragonnet_throughput.measure,
         "decisions": lambda: decisions.measure(options.out.parent / "demo"),
+        "routers": lambda: routers.measure(options.out.parent / "demo"),
+        "predictor": predictor.measure,
     }
     if options.only and options.only not in parts:
         parser.error(f"--only is {options.only}; there are {', '.join(parts)}")

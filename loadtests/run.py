@@ -21,6 +21,7 @@ from typing import Any
 from deltalake import DeltaTable, QueryBuilder
 
 from loadtests.chaos import Redis, disturb, ended
+from loadtests.memory import Memory
 from loadtests.service_level import FILE, SCENARIOS, read_service_level
 from promolift.contracts.artifacts import read_source_card, write_json
 from promolift.contracts.tables import table
@@ -55,12 +56,13 @@ def measure(load: Load, level_file: Path) -> dict[str, Any]:
             "users": load.users, "baskets": baskets(load.run / "lake"), "out": str(measured_path),
         })  # fmt: skip
         harm = threading.Thread(target=disturb, args=(load.scenario, float(load.seconds), document, store))
-        harm.start()
-        status = ended(locust(load, plan), load.seconds + STOP_S)
-        harm.join()
+        with Memory(document["pids"]) as memory:
+            harm.start()
+            status = ended(locust(load, plan), load.seconds + STOP_S)
+            harm.join()
     if not measured_path.is_file():
         raise UnavailableError(f"Locust ended with status {status} and measured nothing; its output is in {load.out / 'locust.log'}.")
-    measured = json.loads(measured_path.read_text(encoding="utf-8"))
+    measured = json.loads(measured_path.read_text(encoding="utf-8")) | memory.found()
     found = {"scenario": load.scenario, "fused": load.fused, "seconds": load.seconds, "users": load.users, **measured}
     found["breaches"] = level.breaches(measured)
     write_json(load.out / "load.json", found)
@@ -158,7 +160,8 @@ def readable(found: dict[str, Any]) -> str:
     """One scenario in a few lines."""
     line = (
         f"{found['scenario']:<17} {found['requests']:>6} requests, {found['per_s']:6.1f}/s, p50 {found['p50_ms']:.0f} "
-        f"p95 {found['p95_ms']:.0f} p99 {found['p99_ms']:.0f} ms, errors {found['error_share']:.2%}, degraded {found['degraded_share']:.2%}"
+        f"p95 {found['p95_ms']:.0f} p99 {found['p99_ms']:.0f} ms, errors {found['error_share']:.2%}, degraded "
+        f"{found['degraded_share']:.2%}, largest process {found['node_mib']} MiB"
     )
     return "\n".join([line, *(f"  BROKEN: {breach}" for breach in found["breaches"]), *(f"  {error}" for error in found["errors"])])
 

@@ -17,13 +17,15 @@ FILE = Path(__file__).with_name("service_level.yaml")
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
 class ServiceLevel:
-    """Latencies (ms) and shares at most, answers a second at least."""
+    """Latencies (ms), shares and memory (MiB: of one process, and what it grows by) at most, answers a second at least."""
 
     p50_ms: float = Field(gt=0)
     p95_ms: float = Field(gt=0)
     p99_ms: float = Field(gt=0)
     error_share: float = Field(ge=0, le=1)
     degraded_share: float = Field(ge=0, le=1)
+    node_mib: float = Field(gt=0)
+    growth_mib: float = Field(ge=0)
     least_per_s: float = Field(ge=0)
 
     def breaches(self, measured: Mapping[str, Any]) -> list[str]:

@@ -1,14 +1,17 @@
 """The service-level file: what breaks a promise, and what is wrong with a file."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from loadtests.memory import Memory, growth
 from loadtests.service_level import FILE, SCENARIOS, read_service_level
 from loadtests.shapes import SHAPES, level
 from promolift.errors import InputError
 
-KEPT = {"p50_ms": 1, "p95_ms": 2, "p99_ms": 3, "error_share": 0.0, "degraded_share": 0.0, "per_s": 1_000}
+KEPT = {"p50_ms": 1, "p95_ms": 2, "p99_ms": 3, "error_share": 0.0, "degraded_share": 0.0, "per_s": 1_000, "node_mib": 1, "growth_mib": 0}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -35,6 +38,15 @@ def test_a_wrong_file_is_a_sentence_with_its_line(tmp_path: Path, text: str, wor
     with pytest.raises(InputError) as problem:
         read_service_level(tmp_path / "level.yaml", "ramp")
     assert words in str(problem.value)
+
+
+def test_memory_of_a_process_is_followed_and_its_growth_is_from_the_second_quarter_on():
+    assert growth([1.0, 9.0, 10.0, 11.0, 50.0, 60.0, 20.0, 22.0]) == 10.5
+    assert growth([1.0, 2.0, 3.0]) == 0.0
+    with Memory({"me": os.getpid(), "gone": 2**22 + 1}) as memory:
+        time.sleep(1.5)
+    found = memory.found()
+    assert found["node_mib"] == found["memory_mib"]["me"]["most"] > 5 and "gone" not in found["memory_mib"]
 
 
 def test_shapes_never_ask_for_more_callers_than_there_are():
