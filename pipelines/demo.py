@@ -80,13 +80,14 @@ def _show_one(folder: Path, skip: int) -> None:
 
 def logged(folder: Path, since: int) -> int:
     """Requests in the Delta table of decisions beyond the first `since`; one that was answered late has a second row, its decision."""
-    import pyarrow.compute as pc  # noqa: PLC0415
-    from deltalake import DeltaTable  # noqa: PLC0415
+    from deltalake import DeltaTable, QueryBuilder  # noqa: PLC0415
 
     place = str(folder / "lake" / DECISIONS.path)
     if not DeltaTable.is_deltatable(place):
         return -since
-    return int(pc.count_distinct(DeltaTable(place).to_pyarrow_table(["request_id"])["request_id"]).as_py()) - since
+    query = "SELECT COUNT(DISTINCT request_id) AS requests FROM decisions"
+    found = QueryBuilder().register("decisions", DeltaTable(place)).execute(query).read_all()
+    return int(found["requests"][0].as_py()) - since
 
 
 def decide(folder: Path, count: int) -> dict[str, Any]:
