@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from promolift.contracts.decisions import NODES
 from promolift.redis_server import start_redis, stop_redis
 
 
@@ -35,11 +36,19 @@ def disturb(scenario: str, seconds: float, served: Mapping[str, Any], store: Red
     harms: dict[str, Callable[[], None]] = {
         "redis_restart": lambda: store.restart(seconds / 6),
         "predictor_killed": lambda: os.kill(served["pids"]["predictor"], signal.SIGKILL),
+        "each_killed": lambda: kill_each([served["pids"][name] for name in (*NODES, "graph")], seconds / 10),
         "slow_features": lambda: hang(served["pids"]["transformer"], seconds / 6),
     }
     if scenario in harms:
         time.sleep(seconds / 3)
         harms[scenario]()
+
+
+def kill_each(pids: Sequence[int], pause_s: float) -> None:
+    """Kill one process after the other; whoever started them starts them again."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(pause_s)
 
 
 def hang(pid: int, seconds: float) -> None:

@@ -10,7 +10,9 @@ from pydantic.dataclasses import dataclass as checked
 
 from promolift.yaml_file import read_yaml
 
-Scenario = Literal["ramp", "spike", "soak", "hot_shopper", "cold_start", "redis_restart", "predictor_killed", "slow_features"]
+Scenario = Literal[
+    "ramp", "spike", "soak", "hot_shopper", "cold_start", "redis_restart", "predictor_killed", "each_killed", "slow_features",
+]  # fmt: skip
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 FILE = Path(__file__).with_name("service_level.yaml")
 

@@ -56,9 +56,9 @@ class Processes:
         self._children.append(child)
         return child
 
-    def keep(self, child: Child, port: str) -> None:
-        """Start the child again on the port that it has now, should it die."""
-        child.command = [port if before == "--port" else part for before, part in zip(["", *child.command], child.command, strict=False)]
+    def keep(self, child: Child, free: str, taken: str) -> None:
+        """Start the child again, should it die, with what it took (a port) in the place of the argument that left it the choice."""
+        child.command = [taken if part == free else part for part in child.command]
         child.again = True
 
     def wait_ready(self, child: Child, deadline: float) -> str:

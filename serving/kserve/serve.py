@@ -28,7 +28,7 @@ from serving.engine.auth import SCOPES, add_key
 from serving.kserve.boxes import Sources
 from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest, load_model, model_version
-from serving.kserve.processes import Processes
+from serving.kserve.processes import Child, Processes
 from serving.kserve.redis_client import connect
 from serving.kserve.versions import keep
 from serving.traces import FORWARDED
@@ -173,7 +173,7 @@ class Started:
             print(f"{line} ({time.monotonic() - started:.1f} s)", flush=True)
             urls[child.name] = f"{line.split(' listens on ')[1]}/v1/models/{child.name}"
             _wait_for(urls[child.name], deadline)
-            self.processes.keep(child, urls[child.name].split(":")[2].split("/")[0])
+            self.processes.keep(child, "0", urls[child.name].split(":")[2].split("/")[0])
         return {name: f"{url}:predict" for name, url in urls.items()}
 
     def graph(self, urls: Mapping[str, str]) -> str:
@@ -181,15 +181,16 @@ class Started:
         arguments = ["run", "--graph", str(GRAPH), "--listen", "127.0.0.1:0"]
         for name, url in urls.items():
             arguments += ["--url", f"{name}={url}"]
-        url = self._start("graph", "serving.kserve.graph", arguments).split(" listens on ")[1]
+        child, url = self._start("graph", "serving.kserve.graph", arguments)
         _wait_for(f"{url}/readyz", time.monotonic() + START_S)
+        self.processes.keep(child, "127.0.0.1:0", url.removeprefix("http://"))
         return url
 
     def engine(self, graph_url: str) -> str:
         """The engine's URL."""
         keys, graph = str(self.plan.folder / "api_keys.json"), ["--graph", graph_url] if graph_url else []
         arguments = ["serve", "--listen", self.plan.listen, "--keys", keys, "--lake", str(self.plan.lake), *graph, *self._files]
-        url = self._start("engine", "serving.engine", arguments).split(" listens on ")[1]
+        _, url = self._start("engine", "serving.engine", arguments)
         _wait_for(f"{url}/healthz", time.monotonic() + START_S)
         return url
 
@@ -198,13 +199,12 @@ class Started:
         plan = self.plan
         return ["--model", str(plan.model), "--registry", str(plan.registry), "--rules", str(plan.rules), "--spill", str(plan.spill)]
 
-    def _start(self, name: str, module: str, arguments: Sequence[str]) -> str:
-        """Its ready line."""
-        line = self.processes.wait_ready(
-            self.processes.start(name, module, arguments, self.environment), time.monotonic() + START_S
-        )  # fmt: skip
+    def _start(self, name: str, module: str, arguments: Sequence[str]) -> tuple[Child, str]:
+        """The child that is ready, and where it listens (what it drains)."""
+        child = self.processes.start(name, module, arguments, self.environment)
+        line = self.processes.wait_ready(child, time.monotonic() + START_S)
         print(line, flush=True)
-        return line
+        return child, line.split(" listens on ")[-1]
 
 
 @contextmanager
