@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast compile demo serve decide replay load faults bench science clean
+.PHONY: help setup format check test test-fast compile demo serve decide replay load faults images bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ load: $(READY) ## put the service of RUN under load and chaos, and hold it to lo
 
 faults: $(READY) ## a million reservations while clients and Redis are killed: nothing overspent, nothing lost (build/faults)
 	@$(PYTHON) -m loadtests.faults --out build/faults
+
+images: $(READY) ## build the image of every dependency group that changed (needs Docker): sizes, bills of materials (build/images)
+	@$(PYTHON) -m pipelines.build_images
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json

@@ -2,6 +2,7 @@
 
 Both caches of KFP (local and server) look at the image's name only, so what changes a result must change the name. Committed pipelines
 carry the pins' hash alone, which changes with uv.lock; `with_sources` adds the source's hash when a pipeline is run or submitted.
+`build_images` makes the images under these names.
 """
 
 import ast
@@ -25,6 +26,8 @@ ENTRIES: dict[str, tuple[str, ...]] = {
         "components.train_uplift", "components.train_baselines", "components.evaluate_uplift", "components.measure_truth",
         "components.register_model", "components.fetch_champion",
     ),
+    "serving": ("serving",),
+    "online": ("serving",),
 }  # fmt: skip
 """Modules that an image's stages start with; of a package, every file. What they import is found from there."""
 LENGTH = 12
@@ -80,8 +83,8 @@ def _matching(packages: list[dict[str, Any]], wanted: dict[str, Any]) -> Iterato
 
 @cache
 def source_hash(group: str) -> str:
-    """Hash of the files of this repository that the group's stages import, directly or not."""
-    files = sorted(source_files(group))
+    """Hash of the Dockerfile and of the files of this repository that the group's stages import, directly or not."""
+    files = sorted({*source_files(group), ROOT / "Dockerfile"})
     return _short("\n".join(f"{f.relative_to(ROOT)} {hashlib.sha256(f.read_bytes()).hexdigest()}" for f in files))
 
 

@@ -1,6 +1,6 @@
-"""Pipeline YAML and arguments -> the same tasks as processes of this machine: one printed line a task, everything else in a log.
+"""Pipeline YAML and arguments -> its tasks as processes or containers of this machine: one printed line a task, all else in a log.
 
-KFP's own local runner does the work (SubprocessRunner). Added: readable progress, a cache that cannot be stale, the failing stage's
+KFP's own local runners do the work. Added: readable progress, a cache that cannot be stale, the failing stage's
 own sentence, and nothing left in the temporary folder.
 """
 
@@ -130,15 +130,17 @@ def _names(spec: dict[str, Any]) -> dict[str, str]:
     return {t["componentRef"]["name"].removeprefix("comp-"): t["taskInfo"]["name"] for t in tasks}
 
 
-def run_pipeline(pipeline: str, arguments: dict[str, Any], work: Path, log: Path, screen: Any) -> dict[str, Task]:
+def run_pipeline(pipeline: str, arguments: dict[str, Any], work: Path, log: Path, screen: Any, *, runner: Any = None) -> dict[str, Task]:
     """Run the YAML `pipeline`; its scratch and cache lie in `work`. Returns the tasks by shown name, in the order they ran.
+
+    `runner`: one of KFP's local runners (default: processes of this machine).
 
     Raises the failing stage's own error (InputError, ExpectationError, UnavailableError, else PromoliftError).
     """
     spec: dict[str, Any] = next(iter(yaml.safe_load_all(pipeline)))
     with PeakMemory() as memory, Progress(log, screen, _names(spec), memory) as progress:
         try:
-            with _session(work, progress):
+            with _session(work, progress, runner or local.SubprocessRunner(use_venv=False)):
                 components.load_component_from_text(yaml.safe_dump(for_this_machine(spec)))(**arguments)
                 made = cache.get_local_cache()
         except RuntimeError as error:
@@ -155,7 +157,7 @@ def _with_outputs(tasks: dict[str, Task], made: Any) -> dict[str, Task]:
 
 
 @contextlib.contextmanager
-def _session(work: Path, progress: Progress) -> Iterator[None]:
+def _session(work: Path, progress: Progress, runner: Any) -> Iterator[None]:
     """KFP's local runner with our cache and log, and the temporary files of its tasks below `work`, removed at the end."""
     scratch = work / "tmp"
     for earlier in (scratch, work / "tasks"):
@@ -170,7 +172,7 @@ def _session(work: Path, progress: Progress) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(progress), TaskCache.installed():
             local.init(
-                local.SubprocessRunner(use_venv=False), pipeline_root=str(work / "tasks"), workspace_root=str(work / "workspace"),
+                runner, pipeline_root=str(work / "tasks"), workspace_root=str(work / "workspace"),
                 enable_caching=True, cache_root=str(work / "cache"),
             )  # fmt: skip
             yield

@@ -1,4 +1,4 @@
-"""`python -m pipelines.run PIPELINE --source S`: run a pipeline on this machine; `compile` rewrites what is committed for a cluster."""
+"""`python -m pipelines.run PIPELINE --source S`: run a pipeline on this machine, as processes or in images; `compile` is for a cluster."""
 
 import argparse
 import os
@@ -11,6 +11,7 @@ from typing import Any
 from components.land_events import SOURCES, inputs
 from components.learner_names import LEARNERS, names_of
 from pipelines.compiled import check_all, compiled, write_all
+from pipelines.docker_runner import docker_runner, need_images
 from pipelines.finish import finish
 from pipelines.images import ROOT, source_hash, with_sources
 from pipelines.local_runner import run_pipeline
@@ -28,6 +29,7 @@ EXAMPLES = """examples:
   python -m pipelines.run training --source complete_journey --out build/quick --epochs 2
   python -m pipelines.run training --source complete_journey --out build/many --learners x_learner,dr_learner,tarnet --seeds 3
   python -m pipelines.run dataset --source complete_journey --out build/data
+  make images && python -m pipelines.run training --on docker --source hillstrom --path FILE --out build/docker
   python -m pipelines.run compile --check
 
 Source `table` is any randomised experiment as CSV or Parquet; trial.yaml says what its columns mean
@@ -62,7 +64,7 @@ def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=f"{name}: {text}.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--on", choices=["local"], default="local", help="where the tasks run: processes of this machine")
+    made.add_argument("--on", choices=["local", "docker"], default="local", help="where the tasks run: processes here, or the images here")
     made.add_argument("--source", required=True, help=f"which data: {', '.join(SOURCES)}")
     made.add_argument("--path", default="", help="the source's file or folder (default: the source fetches its own data)")
     made.add_argument("--out", type=Path, default=Path("build/run"), metavar="DIR", help="run folder (default: build/run)")
@@ -102,9 +104,14 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
     if pipeline == "training":
         _check_effort(options)
     origin = Origin(options.source, content_of(*inputs(options.source, options.path)), options.seed, source_hash("spark"))
-    check_java()
+    text = with_sources(compiled(pipeline))
+    if options.on == "local":
+        check_java()
+    else:
+        need_images(text)
     with opened(options.out, origin, fresh=options.fresh) as folder:
-        return _run(pipeline, folder, _arguments(pipeline, options, origin, folder))
+        runner = docker_runner(folder, options.path) if options.on == "docker" else None
+        return _run(text, folder, _arguments(pipeline, options, origin, folder), runner)
 
 
 def _check_effort(options: argparse.Namespace) -> None:
@@ -135,14 +142,15 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
     return found
 
 
-def _run(pipeline: str, folder: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    began = time.perf_counter()
-    print(f"{pipeline} of {arguments['source']} in {folder}", flush=True)
+def _run(text: str, folder: Path, arguments: dict[str, Any], runner: Any) -> dict[str, Any]:
+    """`text`: the pipeline's YAML. Returns the summary."""
+    began, trained = time.perf_counter(), "mlflow_uri" in arguments
+    print(f"{'training' if trained else 'dataset'} of {arguments['source']} in {folder}", flush=True)
     os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
-    tasks = run_pipeline(with_sources(compiled(pipeline)), arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout)
+    tasks = run_pipeline(text, arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout, runner=runner)
     summary = summarise(folder, tasks, time.perf_counter() - began)
     write_json(folder / "summary.json", summary)
-    if pipeline == "training":
+    if trained:
         finish(folder, summary, arguments["mlflow_uri"])
     print(f"  {'total':<22} {summary['seconds']['total']:6.1f} s")
     return summary

@@ -83,14 +83,18 @@ def test_every_stage_starts_from_a_module_that_its_image_carries():
         assert module and group and module[1] in images.ENTRIES[group[1]], name
 
 
-def test_an_images_tag_follows_the_source_that_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_images_tag_follows_its_dockerfile_and_the_source_that_it_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for file in images.source_files("validate"):
         copy = tmp_path / file.relative_to(images.ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
+    (tmp_path / "Dockerfile").write_text("FROM base\n")
     monkeypatch.setattr(images, "ROOT", tmp_path)
     hashed = images.source_hash.__wrapped__
     before = hashed("validate")
+    (tmp_path / "Dockerfile").write_text("FROM other\n")
+    assert hashed("validate") != before
+    (tmp_path / "Dockerfile").write_text("FROM base\n")
     (tmp_path / "components" / "unrelated.py").write_text("x = 1\n")
     assert hashed("validate") == before
     tables = tmp_path / "src/promolift/contracts/tables.py"

@@ -1,0 +1,38 @@
+# One image per dependency group, built from the folder that `python -m pipelines.build_images` lays out: pyproject.toml, uv.lock and in
+# app/ the files that the group's stages import. Packages are those of uv.lock, by hash; nothing is installed when a container starts.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS base
+ARG GROUP
+# Only Spark runs on Java.
+RUN if [ "$GROUP" = spark ]; then \
+      apt-get update -qq && apt-get install -y -qq --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*; \
+    fi
+
+FROM base AS build
+ARG GROUP
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv==0.13.9
+WORKDIR /build
+COPY pyproject.toml uv.lock ./
+ENV UV_PROJECT_ENVIRONMENT=/opt/promolift UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-default-groups --group "$GROUP" --no-install-project
+# A component's own code imports kfp.dsl and nothing that kfp depends on, so that kfp's pins meet no one else's.
+RUN /opt/uv/bin/uv export --quiet --frozen --only-group pipelines --no-emit-project --no-header --no-annotate \
+      | awk '/^kfp==/ {on = 1} on {print} on && !/\\$/ {exit}' >kfp.txt \
+    && /opt/uv/bin/uv pip install --quiet --python /opt/promolift --no-deps --require-hashes -r kfp.txt
+COPY app /app
+# Spark's jars are part of the image: a driver on a cluster asks no repository.
+RUN mkdir -p /opt/jars && if [ "$GROUP" = spark ]; then \
+      cd /app && PYTHONPATH=/app:/app/src PROMOLIFT_JARS=/opt/jars /opt/promolift/bin/python -m spark_jobs.fetch_jars; \
+    fi
+RUN python3 -m compileall -q /app
+
+FROM base
+COPY --from=build /opt/promolift /opt/promolift
+COPY --from=build /opt/jars /opt/jars
+COPY --from=build /app /app
+# The root file system may be read-only: what is written goes to /tmp or to a volume.
+ENV PATH=/opt/promolift/bin:$PATH PYTHONPATH=/app:/app/src PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    PROMOLIFT_JARS=/opt/jars TF_USE_LEGACY_KERAS=1
+WORKDIR /app
+USER 10001:10001

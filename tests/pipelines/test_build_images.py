@@ -1,0 +1,30 @@
+"""What an image is built from, and the sentence where none can be built."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import build_images
+from pipelines.images import ENTRIES
+
+
+@pytest.mark.parametrize("group", ENTRIES)
+def test_the_builds_folder_holds_the_groups_source_and_nothing_else(tmp_path: Path, group: str):
+    build_images.lay_out(group, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "pyproject.toml", "uv.lock", "app"}
+    rooms = {path.relative_to(tmp_path / "app").parts[0] for path in (tmp_path / "app").rglob("*.py")}
+    own = {entry.split(".")[0] for entry in ENTRIES[group]}
+    assert own | {"src"} <= rooms and "tests" not in rooms and "pipelines" not in rooms
+    assert (tmp_path / "app/src/promolift/errors.py").is_file()
+
+
+def test_without_docker_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("PATH", "")
+    assert build_images.main(["validate"]) == 4
+    assert "docker, which is not on the PATH; install Docker." in capsys.readouterr().err
+
+
+def test_an_unknown_group_is_named(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        build_images.main(["spork"])
+    assert "there is no image 'spork'; there are spark," in capsys.readouterr().err
