@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from promolift.contracts.decisions import Envelope, read_bytes
 from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
 from promolift.errors import usable
-from serving.kserve.log_rows import Row, Rows, arrow_schema
+from serving.kserve.log_rows import Row, Rows, arrow_schema, arrow_table
 
 COMPACT_EVERY = 200
 """Commits between two compactions: a commit a second leaves as many small files."""
@@ -31,14 +30,14 @@ class DeltaLog:
     def _append(self, table: Table, rows: Sequence[Row]) -> None:
         delta = self._tables[table.name]
         delta.update_incremental()
-        write_deltalake(delta, pa.Table.from_pylist(list(rows), schema=arrow_schema(table)), mode="append")
+        write_deltalake(delta, arrow_table(table, rows), mode="append")
         if delta.version() % COMPACT_EVERY == 0:
             delta.optimize.compact()
 
     def _merge(self, table: Table, rows: Sequence[Row]) -> None:
         delta, (key,) = self._tables[table.name], table.key
         delta.update_incremental()
-        unique = pa.Table.from_pylist(list({row[key]: row for row in rows}.values()), schema=arrow_schema(table))
+        unique = arrow_table(table, list({row[key]: row for row in rows}.values()))
         delta.merge(unique, f"t.{key} = s.{key}", source_alias="s", target_alias="t").when_not_matched_insert_all().execute()
 
 
@@ -55,8 +54,8 @@ def read_rows(table: Path, columns: Sequence[str], where: str = "") -> list[Row]
     """
     query = f"SELECT {', '.join(columns)} FROM rows {where}"  # noqa: S608 (our own columns; the one value is quoted above)
     found = QueryBuilder().register("rows", DeltaTable(str(table))).execute(query).read_all()
-    rows: list[Row] = pa.table(found).to_pylist()
-    return rows
+    values = [found.column(index).combine_chunks().to_pylist() for index in range(found.num_columns)]
+    return [dict(zip(found.column_names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
 def _opened(lake: Path, table: Table) -> DeltaTable:
