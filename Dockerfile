@@ -17,13 +17,14 @@ COPY pyproject.toml uv.lock ./
 ENV UV_PROJECT_ENVIRONMENT=/opt/promolift UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 RUN /opt/uv/bin/uv sync --quiet --frozen --no-default-groups --group "$GROUP" --no-install-project
 # What no stage runs: the packages' own tests, and LiteRT's plugins for other accelerators and command-line tools.
-RUN cd /opt/promolift/lib/python3.11/site-packages && rm -rf /opt/promolift/.lock \
+RUN cd /opt/promolift/lib/python3.11/site-packages && rm -rf \
       ai_edge_litert/tools ai_edge_litert/vendors ai_edge_litert/libLiteRtWebGpuAccelerator.so \
     && find . -type d -name tests -prune -exec rm -rf {} +
 # A component's own code imports kfp.dsl and nothing that kfp depends on, so that kfp's pins meet no one else's.
 RUN /opt/uv/bin/uv export --quiet --frozen --only-group pipelines --no-emit-project --no-header --no-annotate \
       | awk '/^kfp==/ {on = 1} on {print} on && !/\\$/ {exit}' >kfp.txt \
-    && /opt/uv/bin/uv pip install --quiet --python /opt/promolift --no-deps --require-hashes -r kfp.txt
+    && /opt/uv/bin/uv pip install --quiet --python /opt/promolift --no-deps --require-hashes -r kfp.txt \
+    && rm -f /opt/promolift/.lock
 COPY app /app
 # Spark's jars are part of the image: a driver on a cluster asks no repository.
 RUN mkdir -p /opt/jars && if [ "$GROUP" = spark ]; then \
