@@ -2,10 +2,14 @@
 
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from docker.types import Mount
 from kfp import local
+from kfp.local import docker_task_handler
 
 from pipelines.build_images import check_engine, is_there
 from promolift.errors import UnavailableError
@@ -13,7 +17,8 @@ from promolift.errors import UnavailableError
 IMAGES = re.compile(r"image: (promolift/\S+)")
 
 
-def docker_runner(folder: Path, path: str) -> local.DockerRunner:
+@contextmanager
+def docker_runner(folder: Path, path: str) -> Iterator[local.DockerRunner]:
     """Runner whose containers see the run's folder, and what `path` names, at the same places as this machine does.
 
     They run as the caller, so that the folder stays the caller's; their own file system is read-only but for /tmp; they share this
@@ -24,9 +29,28 @@ def docker_runner(folder: Path, path: str) -> local.DockerRunner:
         place = Path(path).resolve()
         there = str(place if place.is_dir() else place.parent)
         mounts.append(Mount(there, there, type="bind", read_only=True))
-    return local.DockerRunner(
-        mounts=mounts, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True, tmpfs={"/tmp": "exec"},  # noqa: S108
-    )  # fmt: skip
+    original = docker_task_handler.run_docker_container
+    docker_task_handler.run_docker_container = run_container
+    try:
+        yield local.DockerRunner(
+            mounts=mounts, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True, tmpfs={"/tmp": "exec"},  # noqa: S108
+        )  # fmt: skip
+    finally:
+        docker_task_handler.run_docker_container = original
+
+
+def run_container(client: Any, image: str, command: list[str], volumes: Mapping[str, Any], **options: Any) -> int:
+    """Run the container to its end and return its status, its output printed as it comes; an interrupt removes it.
+
+    KFP's own (2.17) lets Docker remove the container, and takes one that is gone before it asks for the status for a success.
+    """
+    container = client.containers.run(image=image, command=command, detach=True, volumes=volumes, **options)
+    try:
+        for part in container.logs(stream=True, follow=True):
+            print(part.decode(errors="replace"), end="")
+        return int(container.wait()["StatusCode"])
+    finally:
+        container.remove(force=True)
 
 
 def need_images(pipeline: str) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,8 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
         check_java()
     else:
         need_images(text)
-    with opened(options.out, origin, fresh=options.fresh) as folder:
-        runner = docker_runner(folder, options.path) if options.on == "docker" else None
+    with opened(options.out, origin, fresh=options.fresh) as folder, ExitStack() as stack:
+        runner = stack.enter_context(docker_runner(folder, options.path)) if options.on == "docker" else None
         return _run(text, folder, _arguments(pipeline, options, origin, folder), runner)
 
 
