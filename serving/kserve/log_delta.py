@@ -54,7 +54,7 @@ def read_rows(table: Path, columns: Sequence[str], where: str = "") -> list[Row]
     """
     query = f"SELECT {', '.join(columns)} FROM rows {where}"  # noqa: S608 (our own columns; the one value is quoted above)
     found = QueryBuilder().register("rows", DeltaTable(str(table))).execute(query).read_all()
-    values = [found.column(index).combine_chunks().to_pylist() for index in range(found.num_columns)]
+    values = [[value for chunk in found.column(name).chunks for value in chunk.to_pylist()] for name in found.column_names]
     return [dict(zip(found.column_names, row, strict=True)) for row in zip(*values, strict=True)]
 
 

@@ -207,3 +207,8 @@ def test_places_that_cannot_be_written_are_named_at_the_start(tmp_path: Path):
     (tmp_path / "logs").write_text("")
     with pytest.raises(UnavailableError, match=r"logs' cannot be used .*serve a run in a folder that can be written"):
         Processes(tmp_path / "logs")
+
+
+def test_a_log_that_nothing_was_written_to_is_empty(tmp_path: Path):
+    DeltaLog(tmp_path)
+    assert read_decisions(tmp_path) == [] == read_decisions(tmp_path, "d1")
