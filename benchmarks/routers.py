@@ -88,8 +88,8 @@ def _running(command: list[str]) -> Iterator[None]:
         try:
             yield
         finally:
-            process.terminate()
-            process.wait(30)
+            process.kill()  # the router takes half a minute to end when asked
+            process.wait()
 
 
 def _wait_for(url: str) -> None:
