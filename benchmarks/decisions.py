@@ -77,7 +77,7 @@ def in_process(run: Path) -> dict[str, Any]:
         for request in asked[:500]:
             graph(request)
         took = [_timed(graph, request) for request in asked[500:]]
-    return {**_quantiles(took), "per_s": round(1 / float(np.mean(took)))}
+    return {**quantiles(took), "per_s": round(1 / float(np.mean(took)))}
 
 
 def _timed(work: Callable[[Request], Any], request: Request) -> float:
@@ -86,7 +86,8 @@ def _timed(work: Callable[[Request], Any], request: Request) -> float:
     return time.perf_counter() - began
 
 
-def _quantiles(seconds: list[float]) -> dict[str, float]:
+def quantiles(seconds: list[float]) -> dict[str, float]:
+    """Milliseconds."""
     p50, p95, p99 = np.percentile(np.array(seconds) * 1000, [50, 95, 99])
     return {"p50_ms": round(float(p50), 3), "p95_ms": round(float(p95), 3), "p99_ms": round(float(p99), 3)}
 
@@ -171,7 +172,7 @@ def over_http(run: Path, *, fused_boxes: bool = False) -> dict[str, Any]:
             finally:
                 service.terminate()
                 service.wait(60)
-    return {**_quantiles(took), "per_s": round(len(took) / HTTP_S), "callers": 4}
+    return {**quantiles(took), "per_s": round(len(took) / HTTP_S), "callers": 4}
 
 
 async def _ask(served: dict[str, Any], requests: Iterator[Request]) -> list[float]:

@@ -12,7 +12,7 @@ LONGEST = ("test_demo.py", "test_training_pipeline.py", "test_jobs.py", "test_ta
 
 
 ONE_CORE = {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1", "OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"}
-"""A worker has one core. The JVMs of tests are short-lived: the second compiler costs them half of all their CPU time and returns little;
+"""A worker has one core. The JVMs of tests are short-lived: the second compiler costs a cold one 22 of 53 CPU seconds;
 threads of two workers that spin for each other on the same cores cost as much again."""
 
 

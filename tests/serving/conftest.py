@@ -2,13 +2,17 @@
 
 import hashlib
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import uvicorn
 from deltalake import write_deltalake
 
 from promolift.contracts.artifacts import ModelManifest, write_json
@@ -16,6 +20,7 @@ from promolift.contracts.features import ATTRIBUTE_NAMES, NUMERIC_NAMES, RETAIL
 from promolift.contracts.promos import Promo, SourceCard
 from promolift.contracts.tables import FEATURES
 from promolift.redis_server import redis_server
+from serving.kserve.listen import bind
 
 HEAVY = [
     pytest.mark.slow,  # TensorFlow makes the model, Feast the store
@@ -103,3 +108,17 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An empty Redis for one test module."""
     with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
+
+
+@contextmanager
+def listening(application: Any) -> Iterator[str]:
+    """The URL of an ASGI application that a thread serves until the block ends."""
+    listener = bind("127.0.0.1:0")
+    server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()

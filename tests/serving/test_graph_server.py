@@ -5,7 +5,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import yaml
 
 from promolift.contracts.decisions import NODES
 from serving.kserve.graph import main
 from serving.kserve.graph_file import read_graph
 from serving.kserve.listen import bind
+from tests.serving.conftest import listening
 
 GRAPH = Path("serving/kserve/graph.yaml")
 
@@ -49,15 +48,8 @@ def echo_step() -> Iterator[str]:
         await send({"type": "http.response.start", "status": 201, "headers": [(b"x-step", b"1")]})
         await send({"type": "http.response.body", "body": answer})
 
-    listener = bind("127.0.0.1:0")
-    server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with listening(application) as url:
+        yield url
 
 
 Served = Callable[..., Any]

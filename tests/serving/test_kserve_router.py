@@ -16,10 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import yaml
 
-from serving.kserve.listen import bind
+from tests.serving.conftest import listening
 
 ROUTER = os.environ.get("KSERVE_ROUTER", "")
 PORT, GRAPHS, REQUESTS, HEADERS = 8080, 60, 12, "(?i)^(x-request-id|ce-),^Traceparent$,*Trace-Id*,Content-Language"
@@ -63,15 +62,8 @@ def steps() -> Iterator[str]:
         await send({"type": "http.response.start", "status": status, "headers": [(b"x-step", b"1")]})
         await send({"type": "http.response.body", "body": answer})
 
-    listener = bind("127.0.0.1:0")
-    server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
+    with listening(application) as url:
+        yield url
 
 
 def random_step(draw: random.Random, index: int, kind: str, base: str, below: list[str]) -> dict[str, Any]:
