@@ -112,7 +112,7 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
         need_images(text)
     with opened(options.out, origin, fresh=options.fresh) as folder, ExitStack() as stack:
         runner = stack.enter_context(docker_runner(folder, options.path)) if options.on == "docker" else None
-        return _run(text, folder, _arguments(pipeline, options, origin, folder), runner)
+        return _run(pipeline, text, folder, _arguments(pipeline, options, origin, folder), runner)
 
 
 def _check_effort(options: argparse.Namespace) -> None:
@@ -143,15 +143,15 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
     return found
 
 
-def _run(text: str, folder: Path, arguments: dict[str, Any], runner: Any) -> dict[str, Any]:
+def _run(pipeline: str, text: str, folder: Path, arguments: dict[str, Any], runner: Any) -> dict[str, Any]:
     """`text`: the pipeline's YAML. Returns the summary."""
-    began, trained = time.perf_counter(), "mlflow_uri" in arguments
-    print(f"{'training' if trained else 'dataset'} of {arguments['source']} in {folder}", flush=True)
+    began = time.perf_counter()
+    print(f"{pipeline} of {arguments['source']} in {folder}", flush=True)
     os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
     tasks = run_pipeline(text, arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout, runner=runner)
     summary = summarise(folder, tasks, time.perf_counter() - began)
     write_json(folder / "summary.json", summary)
-    if trained:
+    if pipeline == "training":
         finish(folder, summary, arguments["mlflow_uri"])
     print(f"  {'total':<22} {summary['seconds']['total']:6.1f} s")
     return summary
