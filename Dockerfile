@@ -1,5 +1,5 @@
-# One image per dependency group, built from the folder that `python -m pipelines.build_images` lays out: pyproject.toml, uv.lock and in
-# app/ the files that the group's stages import. Packages are those of uv.lock, by hash; nothing is installed when a container starts.
+# One image per dependency group, built from the folder that `python -m pipelines.build_images` lays out: requirements.txt (the group's packages
+# of uv.lock, by hash) and in app/ the files that the group's stages import. Nothing is installed when a container starts.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS base
@@ -9,21 +9,16 @@ RUN case "$GROUP" in spark) needs=openjdk-17-jre-headless ;; train) needs=libgom
     && apt-get update -qq && apt-get install -y -qq --no-install-recommends $needs && rm -rf /var/lib/apt/lists/*
 
 FROM base AS build
-ARG GROUP
-RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv==0.13.9
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --quiet --no-cache-dir uv==0.13.9 && python3 -m venv --without-pip /opt/promolift
 WORKDIR /build
-COPY pyproject.toml uv.lock ./
-ENV UV_PROJECT_ENVIRONMENT=/opt/promolift UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
-RUN /opt/uv/bin/uv sync --quiet --frozen --no-default-groups --group "$GROUP" --no-install-project
-# What no stage runs: the packages' own tests, and LiteRT's plugins for other accelerators and command-line tools.
-RUN cd /opt/promolift/lib/python3.11/site-packages && rm -rf \
+COPY requirements.txt ./
+# The list is closed: every package with its version and hashes, so that nothing is resolved here.
+# What no stage runs goes: the packages' own tests, and LiteRT's plugins for other accelerators and command-line tools.
+RUN UV_NO_CACHE=1 /opt/uv/bin/uv pip install --quiet --python /opt/promolift --no-deps --require-hashes --compile-bytecode -r requirements.txt \
+    && rm -f /opt/promolift/.lock && cd /opt/promolift/lib/python3.11/site-packages && rm -rf \
       ai_edge_litert/tools ai_edge_litert/vendors ai_edge_litert/libLiteRtWebGpuAccelerator.so \
     && find . -type d -name tests -prune -exec rm -rf {} +
-# A component's own code imports kfp.dsl and nothing that kfp depends on, so that kfp's pins meet no one else's.
-RUN /opt/uv/bin/uv export --quiet --frozen --only-group pipelines --no-emit-project --no-header --no-annotate \
-      | awk '/^kfp==/ {on = 1} on {print} on && !/\\$/ {exit}' >kfp.txt \
-    && /opt/uv/bin/uv pip install --quiet --python /opt/promolift --no-deps --require-hashes -r kfp.txt \
-    && rm -f /opt/promolift/.lock
+ARG GROUP
 COPY app /app
 # Spark's jars are part of the image: a driver on a cluster asks no repository.
 RUN mkdir -p /opt/jars && if [ "$GROUP" = spark ]; then \

@@ -39,9 +39,9 @@ def image_name(group: str) -> str:
 
 
 def lay_out(group: str, folder: Path) -> None:
-    """The build's folder: Dockerfile, pyproject.toml, uv.lock, and the group's source below app/."""
-    for name in ("Dockerfile", "pyproject.toml", "uv.lock"):
-        shutil.copy(ROOT / name, folder / name)
+    """The build's folder: Dockerfile, the group's locked packages in requirements.txt, and its source below app/."""
+    shutil.copy(ROOT / "Dockerfile", folder / "Dockerfile")
+    (folder / "requirements.txt").write_text(_requirements(group), encoding="utf-8")
     for file in source_files(group):
         target = folder / "app" / file.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +80,31 @@ def _build(group: str, name: str, folder: Path, log: Path) -> None:
         raise PromoliftError(f"Building {name} failed: {last} (all of it: {log}).")
 
 
+def _requirements(group: str) -> str:
+    """The group's packages by hash, so that a layer of packages is built anew only when one of them changes.
+
+    With kfp, but nothing that kfp depends on: a component's own code imports kfp.dsl, and kfp's other pins would meet everyone else's.
+    """
+    plain = ("--no-emit-project", "--no-header", "--no-annotate")
+    theirs = _export("--only-group", "pipelines", *plain).splitlines()
+    first = next(number for number, line in enumerate(theirs) if line.startswith("kfp=="))
+    last = next(number for number in range(first, len(theirs)) if not theirs[number].endswith("\\"))
+    return "\n".join([_export("--no-default-groups", "--group", group, *plain).rstrip(), *theirs[first : last + 1], ""])
+
+
 def _materials(group: str) -> str:
     """Every package of the group with version and hash, as CycloneDX."""
+    return _export("--no-default-groups", "--group", group, "--format", "cyclonedx1.5")
+
+
+def _export(*options: str) -> str:
     uv = shutil.which("uv") or str(ROOT / "build/uv/bin/uv")
-    command = [uv, "export", "--quiet", "--frozen", "--no-default-groups", "--group", group, "--format", "cyclonedx1.5"]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = subprocess.run([uv, "export", "--quiet", "--frozen", *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise UnavailableError(
+            f"{uv} cannot export the lock ({found.stderr.strip().splitlines()[-1]}); `make setup` installs one that can."
+        )
+    return found.stdout
 
 
 def _bytes(name: str) -> int:

@@ -86,7 +86,7 @@ def _add_serve(parser: argparse.ArgumentParser, settings: Settings) -> None:
     add("--model", type=Path, default=Path("/mnt/models"), help="model folder (%(default)s)")
     add("--registry", type=Path, default=Path("registry.db"), help="Feast's registry file (%(default)s)")
     add("--rules", type=Path, default=RULES, help="rules file")
-    add("--lake", type=Path, default=Path("lake"), help="where the decision log is, to explain from (%(default)s)")
+    add("--lake", default="lake", metavar="PLACE", help="folder or s3:// of the decision log, to explain from (%(default)s)")
     add("--spill", type=Path, default=Path("undelivered.jsonl"), help="answers given without the ledger, until it knows them (%(default)s)")
     add("--threads", type=int, default=2, help="decisions at a time, with the boxes in this process (%(default)s)")
 

@@ -1,7 +1,5 @@
 """What the engine does besides deciding: redeem a token, show and change budgets, explain a logged decision."""
 
-from pathlib import Path
-
 from deltalake import DeltaTable
 from redis.exceptions import RedisError
 
@@ -11,7 +9,7 @@ from promolift.errors import ConflictError, InputError
 from promolift.policy.ledger import Budget, Change, Ledger
 from promolift.policy.token import Keys
 from serving.kserve.explain import explain
-from serving.kserve.log_delta import read_decisions
+from serving.kserve.log_delta import Lake, read_decisions
 from serving.kserve.problem import RequestError
 
 
@@ -21,7 +19,7 @@ class Operations:
     Redis' errors pass: the app answers them with 503.
     """
 
-    def __init__(self, ledger: Ledger, keys: Keys, lake: Path, pace_step: float) -> None:
+    def __init__(self, ledger: Ledger, keys: Keys, lake: Lake, pace_step: float) -> None:
         self._ledger, self._keys, self._lake, self._pace_step = ledger, keys, lake, pace_step
 
     def redeem(self, redemption: Redemption, actor: str) -> Redeemed:
@@ -50,8 +48,8 @@ class Operations:
 
     def explain(self, decision_id: str) -> Explanation:
         """A logged decision in words. Raises RequestError 404."""
-        table = self._lake / DECISIONS.path
-        found = read_decisions(self._lake, decision_id) if DeltaTable.is_deltatable(str(table)) else []
+        known = DeltaTable.is_deltatable(f"{self._lake}/{DECISIONS.path}")
+        found = read_decisions(self._lake, decision_id) if known else []
         if not found:
             raise RequestError(404, "Not found", f"Decision '{decision_id}' is not in the log; the newest ones arrive within seconds.")
         return Explanation(explain(found[0]), found[0])

@@ -24,9 +24,9 @@ from serving.engine.door import Door, Terms
 from serving.engine.metrics import Metrics
 from serving.engine.operations import Operations
 from serving.kserve.boxes import Sources, keys_of, policy_of
-from serving.kserve.decision_log import spill_to
 from serving.kserve.fused import FusedGraph, fused
 from serving.kserve.redis_client import client
+from serving.kserve.spool import spill_to
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Plan:
     sources: Sources
     graph: str | None
     keys: Path
-    lake: Path
+    lake: str
     threads: int
 
 

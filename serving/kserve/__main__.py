@@ -1,4 +1,4 @@
-"""`python -m serving.kserve node|relay|serve|decide|explain|replay|reconcile|rebuild`: the decision service, piece by piece or whole."""
+"""`python -m serving.kserve COMMAND`: the decision service, piece by piece or whole, and what its log says."""
 
 import argparse
 import logging
@@ -36,32 +36,46 @@ def _node(options: argparse.Namespace) -> int:
     sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill)
     box = build(options.box, sources, options.settings)
     listener = bind(f"{options.host}:{options.port}")
+    name = options.model_name or box.name
     print(f"node {box.name} listens on http://{options.host}:{listener.getsockname()[1]}", flush=True)
     if options.server == "kserve":
         # kserve parses sys.argv when it is imported and would read our flags as its own.
         sys.argv = sys.argv[:1]
         from serving.kserve.model import serve as serve_model  # noqa: PLC0415
 
-        serve_model(box, listener)
+        serve_model(box, listener, name)
     else:
         from serving.kserve.node import serve  # noqa: PLC0415
 
-        serve(box, listener, lambda: build(options.box, sources, options.settings))
+        serve(box, name, listener, lambda: build(options.box, sources, options.settings))
     return 0
 
 
 def _relay(options: argparse.Namespace) -> int:
     from serving.kserve.decision_log import relay  # noqa: PLC0415
 
-    stop = Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _stopped()
     if not options.once:
         print("relay drains the decision stream", flush=True)
     place = options.kafka or options.lake
-    count = relay(options.redis_url, _sink(options), options.spill, None if options.once else stop.wait)
+    count = relay(options.redis_url, _sink(options), options.spill, None if options.once else stop.wait, options.alive)
     print(f"relay wrote {count} entries to {place}", flush=True)
     return 0
+
+
+def _settle(options: argparse.Namespace) -> int:
+    from serving.kserve.spool import settle  # noqa: PLC0415
+
+    settle(options.redis_url, options.spill, _stopped().wait, options.alive)
+    return 0
+
+
+def _stopped() -> Event:
+    """An event that SIGINT or SIGTERM sets."""
+    stop = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _sink(options: argparse.Namespace) -> Any:
@@ -123,6 +137,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_node(commands.add_parser("node", help="serve one box as a KServe node"), settings)
     _add_relay(commands.add_parser("relay", help="move logged decisions from Redis to the Delta table"), settings)
+    _add_settle(commands.add_parser("settle", help="tell the ledger of what was answered without it (a pod's own spool)"), settings)
     _add_serve(commands.add_parser("serve", help="serve the whole graph for a finished run"))
     _add_decide(commands.add_parser("decide", help="ask a served engine for decisions"))
     _add_log(commands, settings)
@@ -139,6 +154,7 @@ def _add_node(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.add_argument("--registry", type=Path, default=Path("registry.db"), help="Feast's registry file")
     parser.add_argument("--rules", type=Path, default=RULES, help="rules file")
     parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
+    parser.add_argument("--model_name", default="", metavar="NAME", help="the model's name in URLs, as KServe passes it (default: the box)")
     parser.add_argument(
         "--server", choices=("asgi", "kserve"), default="asgi", help="what serves it: our own server, or KServe's ModelServer"
     )
@@ -163,10 +179,21 @@ def _add_log(commands: Any, settings: Settings) -> None:
 def _add_relay(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.set_defaults(run=_relay)
     parser.add_argument("--redis-url", default=settings.redis_url, help="where the ledger is")
-    parser.add_argument("--lake", type=Path, default=Path("lake"), help="folder of the log's Delta tables")
+    parser.add_argument("--lake", default="lake", metavar="PLACE", help="folder or s3:// of the log's Delta tables (%(default)s)")
     parser.add_argument("--kafka", default=settings.kafka, metavar="HOST:PORT", help="write to these brokers instead of the lake")
-    parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
     parser.add_argument("--once", action="store_true", help="drain and end")
+    _add_spool(parser)
+
+
+def _add_settle(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    parser.set_defaults(run=_settle)
+    parser.add_argument("--redis-url", default=settings.redis_url, help="where the ledger is")
+    _add_spool(parser)
+
+
+def _add_spool(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
+    parser.add_argument("--alive", type=Path, metavar="FILE", help="touched about once a second, for a liveness probe")
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

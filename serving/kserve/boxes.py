@@ -12,7 +12,7 @@ from promolift.policy.rules import Rules, load_rules
 from promolift.policy.token import Keys
 from promolift.settings import Settings
 from serving.kserve.constraints import Constraints, Pace, Terms
-from serving.kserve.model_folder import load_manifest, need_features
+from serving.kserve.model_folder import load_manifest, need_digest, need_features
 from serving.kserve.redis_client import Line, client
 from serving.kserve.stamp import Box
 
@@ -56,9 +56,16 @@ def rules_of(sources: Sources, manifest: ModelManifest) -> Rules:
     return load_rules(sources.rules, manifest.promos, manifest.vocabularies)
 
 
+def manifest_of(sources: Sources, settings: Settings) -> ModelManifest:
+    """The manifest of the model that this deployment means. Raises InputError for any other."""
+    manifest = load_manifest(sources.model)
+    need_digest(manifest, settings.model_sha256)
+    return manifest
+
+
 def terms_of(sources: Sources, settings: Settings) -> Terms:
     """What decisions are made by. Raises InputError."""
-    manifest = load_manifest(sources.model)
+    manifest = manifest_of(sources, settings)
     total, decisions = settings.budget_cents, settings.pace_decisions
     pace = Pace(total, total / decisions if decisions else 0.0, settings.pace_step)
     return Terms(policy_of(settings), rules_of(sources, manifest), manifest.promos, settings.reservation_ttl_s, keys_of(settings), pace)
@@ -70,24 +77,25 @@ def _transformer(sources: Sources, settings: Settings) -> Box:
 
     features = OnlineFeatures(sources.registry, sources.redis_url)
     if sources.model.is_dir():  # where both are at hand the contradiction is said at the start, not with the first decision
-        need_features(load_manifest(sources.model), features.version)
+        need_features(manifest_of(sources, settings), features.version)
     return Transformer(features, Ages(settings.features_stale_s, settings.features_expired_s))
 
 
 def _eligibility(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.eligibility import Eligibility  # noqa: PLC0415
 
-    return Eligibility(rules_of(sources, load_manifest(sources.model)), policy_of(settings))
+    return Eligibility(rules_of(sources, manifest_of(sources, settings)), policy_of(settings))
 
 
 def _predictor(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.predictor import Predictor  # noqa: PLC0415
 
+    manifest_of(sources, settings)
     return Predictor(sources.model)
 
 
 def _constraints(sources: Sources, settings: Settings) -> Box:
-    from serving.kserve.decision_log import spill_to  # noqa: PLC0415
+    from serving.kserve.spool import spill_to  # noqa: PLC0415
 
     ledger = Ledger(client(sources.redis_url), call=Line(sources.redis_url))
     return Constraints(terms_of(sources, settings), ledger, spill_to(sources.spill))

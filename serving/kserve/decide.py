@@ -63,7 +63,7 @@ def ask(question: Question) -> list[Reply]:
     if question.count < 1 or question.threads < 1 or question.skip < 0:
         given = f"--count is {question.count}, --threads {question.threads} and --skip {question.skip}"
         raise InputError(f"{given}; the first two must be at least 1, --skip at least 0.")
-    served, bodies = _served(question.folder), _requests(question)
+    served, bodies = _served(question.folder), requests(question)
     with _client(served) as client, ThreadPoolExecutor(question.threads) as pool:
         return list(pool.map(lambda body: _post(client, body), bodies))
 
@@ -134,7 +134,8 @@ def _served(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _requests(question: Question) -> list[dict[str, Any]]:
+def requests(question: Question) -> list[dict[str, Any]]:
+    """The bodies to post, shoppers of the run in turn. Raises InputError without a table of features to take them from."""
     lake = question.folder / "lake"
     shoppers = [question.shopper] if question.shopper else _shoppers(lake, question.count, question.skip)
     moment = question.moment or _end_of_data(lake)

@@ -1,4 +1,7 @@
-"""Rows of the decision log -> Delta tables `decisions` and `ledger_events` under one folder, each row once."""
+"""Rows of the decision log -> Delta tables `decisions` and `ledger_events` in one lake, each row once.
+
+A lake is a folder or an s3:// address, whose endpoint and keys are in the environment (AWS_*).
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +14,15 @@ from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
 from promolift.errors import usable
 from serving.kserve.log_rows import Row, Rows, arrow_schema, arrow_table
 
+Lake = Path | str
 COMPACT_EVERY = 200
 """Commits between two compactions: a commit a second leaves as many small files."""
 
 
 class DeltaLog:
-    """The log of one lake. Raises UnavailableError when its folder cannot be written."""
+    """The log of one lake. Raises UnavailableError when it cannot be written."""
 
-    def __init__(self, lake: Path) -> None:
+    def __init__(self, lake: Lake) -> None:
         self._tables = {table.name: _opened(lake, table) for table in (DECISIONS, LEDGER_EVENTS)}
 
     def write(self, rows: Rows, again: bool) -> None:
@@ -41,13 +45,13 @@ class DeltaLog:
         delta.merge(unique, f"t.{key} = s.{key}", source_alias="s", target_alias="t").when_not_matched_insert_all().execute()
 
 
-def read_decisions(lake: Path, decision_id: str | None = None) -> list[Envelope]:
+def read_decisions(lake: Lake, decision_id: str | None = None) -> list[Envelope]:
     """Every logged envelope, or that of one decision."""
     where = "" if decision_id is None else "WHERE decision_id = '" + decision_id.replace("'", "''") + "'"
-    return [read_bytes(Envelope, row["envelope"].encode()) for row in read_rows(lake / DECISIONS.path, ("envelope",), where)]
+    return [read_bytes(Envelope, row["envelope"].encode()) for row in read_rows(f"{lake}/{DECISIONS.path}", ("envelope",), where)]
 
 
-def read_rows(table: Path, columns: Sequence[str], where: str = "") -> list[Row]:
+def read_rows(table: Path | str, columns: Sequence[str], where: str = "") -> list[Row]:
     """Columns of a Delta table's rows, `where` in SQL.
 
     By Delta's own engine: its bridge to pyarrow (deltalake 1.x) leaves threads behind that abort a process which ends soon after.
@@ -58,8 +62,9 @@ def read_rows(table: Path, columns: Sequence[str], where: str = "") -> list[Row]
     return [dict(zip(found.column_names, row, strict=True)) for row in zip(*values, strict=True)]
 
 
-def _opened(lake: Path, table: Table) -> DeltaTable:
-    path = lake / table.path
-    with usable(path, "name another place with --lake", DeltaError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return DeltaTable.create(str(path), arrow_schema(table), mode="ignore", name=table.name, description=table.doc)
+def _opened(lake: Lake, table: Table) -> DeltaTable:
+    place = f"{lake}/{table.path}"
+    with usable(place, "name another place with --lake", DeltaError):
+        if "://" not in place:
+            Path(place).parent.mkdir(parents=True, exist_ok=True)
+        return DeltaTable.create(place, arrow_schema(table), mode="ignore", name=table.name, description=table.doc)

@@ -29,8 +29,8 @@ from serving.kserve.stamp import Box
 class Node(kserve.Model):  # type: ignore[misc] # kserve has no types
     """The first box of the graph takes a request document, every other one an envelope; all return the whole envelope."""
 
-    def __init__(self, box: Box) -> None:
-        super().__init__(box.name)
+    def __init__(self, box: Box, name: str = "") -> None:
+        super().__init__(name or box.name)
         self._box = box
         self.enable_latency_logging = False
         self.ready = True
@@ -45,7 +45,7 @@ class Node(kserve.Model):  # type: ignore[misc] # kserve has no types
             raise RequestError(problem.http_status, problem.title, str(problem)) from problem
 
     def _read(self, payload: Any) -> Envelope:
-        return Envelope(read_request(payload)) if self.name == NODES[0] else read_envelope(payload)
+        return Envelope(read_request(payload)) if self._box.name == NODES[0] else read_envelope(payload)
 
 
 class CheckedDataPlane(DataPlane):  # type: ignore[misc]
@@ -66,10 +66,10 @@ async def answer_problem(_: Request, problem: Exception) -> JSONResponse:
     return JSONResponse(problem.document, problem.status, media_type="application/problem+json")
 
 
-def rest_server(box: Box, port: int) -> RESTServer:
+def rest_server(box: Box, port: int, name: str = "") -> RESTServer:
     """KServe's REST server for one box, with no access log: at our rates a line a request is the dearest part of a step."""
     repository = kserve.ModelRepository()
-    repository.update(Node(box))
+    repository.update(Node(box, name))
     app.add_exception_handler(RequestError, answer_problem)
     server = RESTServer(
         "kserve.model_server:app", CheckedDataPlane(repository), ModelRepositoryExtension(repository), port, event_loop="uvloop"
@@ -79,9 +79,9 @@ def rest_server(box: Box, port: int) -> RESTServer:
     return server
 
 
-def serve(box: Box, listener: socket.socket) -> None:
+def serve(box: Box, listener: socket.socket, name: str = "") -> None:
     """Serve a box until SIGINT or SIGTERM."""
     kserve.logging.logger.setLevel("WARNING")
     # kserve 0.21 answers its own endpoints with a class that fastapi 0.165 deprecates.
     warnings.filterwarnings("ignore", category=FastAPIDeprecationWarning)
-    rest_server(box, listener.getsockname()[1]).run(sockets=[listener])
+    rest_server(box, listener.getsockname()[1], name).run(sockets=[listener])

@@ -40,6 +40,15 @@ def model_version(manifest: ModelManifest) -> str:
     return f"{manifest.name}-{manifest.sha256[:12]}"
 
 
+def need_digest(manifest: ModelManifest, sha256: str) -> None:
+    """Raises InputError unless the model is the one whose digest the deployment names ("": any)."""
+    if sha256 and manifest.sha256 != sha256:
+        raise InputError(
+            f"Model '{manifest.name}' has sha256 {manifest.sha256}, but this deployment is for {sha256} (PROMOLIFT_MODEL_SHA256); "
+            "its folder was overwritten: deliver the right one, or deploy the new one."
+        )
+
+
 def need_features(manifest: ModelManifest, served: str) -> None:
     """Raises InputError unless the features that are `served` (their hash) are those that the model was trained on."""
     if served != manifest.features_hash:

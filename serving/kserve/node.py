@@ -37,14 +37,15 @@ CALLS = prometheus.Counter("promolift_box_calls", "Calls of the box by HTTP stat
 
 
 class NodeApp:
-    """The ASGI application of one box. `replace` puts another box in its place between two calls."""
+    """The ASGI application of one box, in URLs the model `name` (default: the box's). `replace` exchanges the box between two calls."""
 
-    def __init__(self, box: Box) -> None:
+    def __init__(self, box: Box, name: str = "") -> None:
+        name = name or box.name
         self._box = box
         self._seconds = SECONDS.labels(box.name)
         self._first = box.name == NODES[0]
-        self._documents = _documents(box.name)
-        self._predict = {f"/v1/models/{box.name}:predict", f"/v2/models/{box.name}/infer"}
+        self._documents = _documents(name)
+        self._predict = {f"/v1/models/{name}:predict", f"/v2/models/{name}/infer"}
 
     def replace(self, box: Box) -> None:
         """Answer with another box from the next call on."""
@@ -93,10 +94,10 @@ class NodeApp:
         return Envelope(read_bytes(Request, body)) if self._first else read_bytes(Envelope, body)
 
 
-def serve(box: Box, listener: socket.socket, renew: Callable[[], Box]) -> None:
-    """Serve a box until SIGINT or SIGTERM; SIGHUP puts `renew()` in its place, or says why not and goes on."""
+def serve(box: Box, name: str, listener: socket.socket, renew: Callable[[], Box]) -> None:
+    """Serve a box as the model `name` until SIGINT or SIGTERM; SIGHUP puts `renew()` in its place, or says why not and goes on."""
     start(f"promolift-{box.name}")
-    app = NodeApp(box)
+    app = NodeApp(box, name)
     config = uvicorn.Config(
         app, http="httptools", lifespan="off", access_log=False, log_config=None, timeout_keep_alive=180,
         timeout_graceful_shutdown=20,

@@ -28,7 +28,7 @@ class Predictor:
 
     def __init__(self, folder: Path) -> None:
         self._manifest = load_manifest(folder)
-        self._run = _signature(load_model(folder, self._manifest), folder)
+        self._run = _signature(load_model(folder, self._manifest), self._manifest, folder)
         self._version = model_version(self._manifest)
         self._codes = [_codes(self._manifest, name) for name in self._manifest.attributes]
         self._column = {promo.promo_id: index for index, promo in enumerate(self._manifest.promos)}
@@ -126,10 +126,17 @@ def _codes(manifest: ModelManifest, name: str) -> dict[str, int]:
     return {text: index for index, text in enumerate(manifest.vocabularies[name])}
 
 
-def _signature(content: bytes, folder: Path) -> Any:
+def _signature(content: bytes, manifest: ModelManifest, folder: Path) -> Any:
+    """The model as a function. Raises InputError for a file that cannot be run, or takes or gives other tensors than its manifest says."""
     try:
         interpreter = Interpreter(model_content=content, num_threads=1)
         interpreter.allocate_tensors()
-        return interpreter.get_signature_runner()
+        run = interpreter.get_signature_runner()
     except (RuntimeError, ValueError) as problem:
         raise InputError(f"{folder / 'model.tflite'} cannot be run ({problem}); export the model again.") from problem
+    promos = [1, len(manifest.promos)]
+    said = {"numeric": [1, len(manifest.numeric)], "attributes": [1, len(manifest.attributes)], "value": promos, "cost": promos}
+    found = {name: detail["shape"].tolist() for name, detail in (run.get_input_details() | run.get_output_details()).items()}
+    if found != said:
+        raise InputError(f"{folder / 'model.tflite'} has the signature {found}, but its manifest says {said}; export the model again.")
+    return run

@@ -1,5 +1,9 @@
-"""Settings: defaults and meaning, read once in `main()` from the environment (PROMOLIFT_*) and passed down."""
+"""Settings: defaults and meaning, read once in `main()` from the environment (PROMOLIFT_*) and passed down.
 
+PROMOLIFT_SETTINGS_FILE names a file of such variables, one NAME=VALUE a line, as manifests/base/settings.env is; the environment wins.
+"""
+
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -7,6 +11,8 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from promolift.errors import InputError
+
+FILE = "PROMOLIFT_SETTINGS_FILE"
 
 
 class Settings(BaseSettings):
@@ -17,6 +23,7 @@ class Settings(BaseSettings):
     redis_url: str = Field("", description="Redis for online features and the ledger; empty: start our own on a free port.")
     kafka: str = Field("", description="Kafka brokers (HOST:PORT,...) for the decision log; empty: Delta tables in the lake.")
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI; empty: SQLite inside the run folder.")
+    model_sha256: str = Field("", description="Digest of the one model that may be served; empty: whichever is in the model folder.")
     jars: Path = Field(Path.home() / ".cache/promolift/jars", description="Spark's Delta jars, fetched once by `make setup`.")
     model_name: str = Field("promolift-uplift", description="Registered model's name.")
     holdout_share: float = Field(0.05, ge=0, lt=1, description="Shoppers who never get a promo, by salted hash.")
@@ -44,11 +51,17 @@ class Settings(BaseSettings):
 
 def load() -> Settings:
     """The settings of this process. Raises InputError that names the variable, its value, what is allowed and what it means."""
+    file = os.environ.get(FILE, "")
+    if file and not Path(file).is_file():
+        raise InputError(f"There is no settings file {file!r}, which {FILE} names; correct the name or unset it.")
     try:
-        return Settings()
+        return Settings(_env_file=file or None)
     except ValidationError as problem:
         first = problem.errors()[0]
         field = str(first["loc"][0])
+        if field not in Settings.model_fields:
+            named = f"Settings file {file} has '{field.upper()}', which is no setting"
+            raise InputError(f"{named}; src/promolift/settings.py lists them.") from problem
         meaning = Settings.model_fields[field].description
         raise InputError(
             f"Setting PROMOLIFT_{field.upper()} has the value {first['input']!r}: {first['msg']}. It means: {meaning}"

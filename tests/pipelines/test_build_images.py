@@ -11,7 +11,9 @@ from pipelines.images import ENTRIES
 @pytest.mark.parametrize("group", ENTRIES)
 def test_the_builds_folder_holds_the_groups_source_and_nothing_else(tmp_path: Path, group: str):
     build_images.lay_out(group, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "pyproject.toml", "uv.lock", "app"}
+    assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "requirements.txt", "app"}
+    packages = (tmp_path / "requirements.txt").read_text()
+    assert "\nkfp==" in packages and "kfp-kubernetes" not in packages and packages.count("--hash=sha256:") >= packages.count("==")
     rooms = {path.relative_to(tmp_path / "app").parts[0] for path in (tmp_path / "app").rglob("*.py")}
     own = {entry.split(".")[0] for entry in ENTRIES[group]}
     assert own | {"src"} <= rooms and "tests" not in rooms and "pipelines" not in rooms

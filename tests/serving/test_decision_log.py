@@ -19,9 +19,10 @@ from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
 from promolift.errors import UnavailableError
 from promolift.policy.ledger import Arm, Budget, Ledger, Order, Proposal
 from serving.kserve.constraints import fingerprint
-from serving.kserve.decision_log import DecisionLog, relay, spill_to
+from serving.kserve.decision_log import DecisionLog, relay
 from serving.kserve.log_delta import DeltaLog, read_decisions
 from serving.kserve.processes import Processes
+from serving.kserve.spool import spill_to
 
 
 def record(number: int) -> bytes:

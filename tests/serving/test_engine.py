@@ -31,8 +31,9 @@ from serving.engine.door import Door, Terms
 from serving.engine.metrics import Metrics
 from serving.engine.operations import Operations
 from serving.kserve import constraints
-from serving.kserve.decision_log import DecisionLog, spill_to
+from serving.kserve.decision_log import DecisionLog
 from serving.kserve.log_delta import DeltaLog
+from serving.kserve.spool import spill_to
 
 PROMOS = (Promo("meat_20", "meat", 0.2, 500),)
 POLICY = Policy(lambda_cost=0.0, explore_share=0.0, holdout_share=0.0, hash_salt="salt", do_no_harm=True)

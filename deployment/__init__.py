@@ -1,0 +1,1 @@
+"""Manifests rendered, checked and brought to a cluster."""

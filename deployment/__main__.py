@@ -1,0 +1,123 @@
+"""`python -m deployment render|deploy|undeploy|schemas`: the manifests, checked, and brought to a cluster."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deployment.render import OVERLAYS, Build, kinds, render
+from promolift.errors import ExpectationError, InputError, PromoliftError
+
+EXAMPLES = """examples:
+  python -m deployment render                                  both overlays, checked strictly: build/manifests/*/manifests.yaml
+  python -m deployment deploy --run build/demo                 to the current context, after asking
+  YES=1 python -m deployment deploy --run build/demo --context kind-promolift
+  python -m deployment undeploy
+  python -m deployment schemas kserve-crds.yaml                when KServe's kinds have changed
+
+`deploy` needs a cluster with KServe (Standard mode), the images `serving` and `online` on its nodes (`make images`), and an S3 endpoint
+that pods reach, given by AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. It makes namespace and bucket promolift.
+exit status: 0 done, 2 wrong input, 3 a manifest breaks a schema or a policy, 4 something needed cannot be had, 1 otherwise."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; a failure is one sentence on stderr and the exit status of its kind."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run_command(options)
+    except PromoliftError as problem:
+        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
+        return problem.exit_status
+    except KeyboardInterrupt:
+        print("\nStopped; what was half applied was taken back.", file=sys.stderr)
+        return 130
+    return status
+
+
+def _render(options: argparse.Namespace) -> int:
+    from deployment.policies import POLICIES, broken  # noqa: PLC0415 (each command loads only what it needs)
+    from deployment.schemas import mistakes  # noqa: PLC0415
+
+    wrong: list[str] = []
+    for overlay in options.overlay or OVERLAYS:
+        folder = options.out / overlay
+        documents = render(Build(overlay, registry=options.registry), folder)
+        found = [f"{overlay}: {line}" for line in (*mistakes(documents), *broken(documents))]
+        services = len(kinds(documents, "InferenceService"))
+        print(f"{overlay:<11} {len(documents)} documents, {services} boxes, {len(found)} mistakes: {folder / 'manifests.yaml'}", flush=True)
+        wrong += found
+    if wrong:
+        raise ExpectationError(f"{len(wrong)} mistakes in the manifests.\n" + "\n".join(wrong))
+    print(f"every field is known to its schema; {len(POLICIES)} policies hold")
+    return 0
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from deployment.ask import ask_both  # noqa: PLC0415
+    from deployment.kubectl import chosen  # noqa: PLC0415
+    from deployment.local import Plan, deploy  # noqa: PLC0415
+
+    kubectl = chosen(options.context)
+    _confirm(f"Deploy {options.run} to context '{kubectl.context}', namespace promolift, bucket promolift?")
+    plan = Plan(options.run, options.registry, options.out)
+    deploy(kubectl, plan)
+    ask_both(kubectl, plan.run, plan.out)
+    return 0
+
+
+def _undeploy(options: argparse.Namespace) -> int:
+    from deployment.kubectl import chosen  # noqa: PLC0415
+    from deployment.local import Plan, undeploy  # noqa: PLC0415
+
+    kubectl = chosen(options.context)
+    _confirm(f"Delete namespace promolift of context '{kubectl.context}' and the bucket promolift, decision log included?")
+    undeploy(kubectl, Plan(Path(), options.registry, options.out))
+    return 0
+
+
+def _schemas(options: argparse.Namespace) -> int:
+    from deployment.schemas import add  # noqa: PLC0415
+
+    for file in options.file:
+        print(*add(file), sep="\n")
+    return 0
+
+
+def _confirm(question: str) -> None:
+    """Raises InputError for anything but yes; YES=1 answers for CI."""
+    if os.environ.get("YES") == "1":
+        return
+    answer = input(f"{question} [y/N] ") if sys.stdin.isatty() else ""
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise InputError("Not confirmed, so nothing was changed; answer y, or set YES=1.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployment", description="Render, check and apply the manifests.", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    checking = commands.add_parser("render", help="render overlays and hold them to schemas and policies")
+    checking.set_defaults(run_command=_render)
+    checking.add_argument("overlay", nargs="*", metavar="OVERLAY", help=f"which ones (default: {', '.join(OVERLAYS)})")
+    checking.add_argument("--out", type=Path, default=Path("build/manifests"), metavar="DIR", help="where they go (%(default)s)")
+    deploying = commands.add_parser("deploy", help="serve a finished run on the current context, and ask it")
+    deploying.set_defaults(run_command=_deploy)
+    deploying.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="a finished run (%(default)s)")
+    removing = commands.add_parser("undeploy", help="remove all of it")
+    removing.set_defaults(run_command=_undeploy)
+    for command in (deploying, removing):
+        command.add_argument("--context", default="", help="kube context (default: the current one, unless it looks like production)")
+        command.add_argument("--out", type=Path, default=Path("build/deploy"), metavar="DIR", help="manifests, API key (%(default)s)")
+    for command in (checking, deploying, removing):
+        command.add_argument("--registry", default="", metavar="HOST/PATH", help="registry before the images' names (default: none)")
+    schemas = commands.add_parser("schemas", help="take a kind's schema from its CRD file")
+    schemas.set_defaults(run_command=_schemas)
+    schemas.add_argument("file", nargs="+", type=Path, help="YAML with CustomResourceDefinitions")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

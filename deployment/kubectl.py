@@ -1,0 +1,117 @@
+"""A kube context -> kubectl on it, its refusals as whole sentences."""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from deployment.render import Document
+from promolift.errors import InputError, PromoliftError, UnavailableError
+
+PRODUCTION = re.compile(r"(^|[^a-z])(prod|production|prd|live)([^a-z]|$)", re.IGNORECASE)
+NAMESPACE = "promolift"
+CRDS = {"inferenceservices.serving.kserve.io": "v1beta1", "inferencegraphs.serving.kserve.io": "v1alpha1"}
+"""Kinds that KServe brings, and the version that our manifests are written in."""
+READY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl on one context."""
+
+    context: str
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        """Its output. Raises UnavailableError without a cluster that answers, PromoliftError for what it refuses."""
+        found = self.attempt(*arguments, stdin=stdin)
+        if found.returncode:
+            raise _problem(self.context, arguments, found.stderr)
+        return found.stdout
+
+    def attempt(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+        """Its whole result, whatever the exit status. Raises UnavailableError without the program."""
+        return run(["--context", self.context, *arguments], stdin)
+
+    def get(self, *arguments: str) -> Any:
+        """The document that `get` answers with."""
+        return json.loads(self("get", *arguments, "-o", "json"))
+
+    def apply(self, documents: Sequence[Document], *options: str) -> str:
+        """Apply documents on the server's side, with unknown fields refused."""
+        text = yaml.safe_dump_all(documents)
+        return self("apply", "--server-side", "--force-conflicts", "--validate=strict", *options, "-f", "-", stdin=text)
+
+    @contextmanager
+    def forwarded(self, target: str, port: int) -> Iterator[int]:
+        """A port of this machine that leads to `target` (svc/NAME, pod/NAME) until the block ends."""
+        command = ["kubectl", "--context", self.context, "-n", NAMESPACE, "port-forward", target, f":{port}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                line = process.stdout.readline() if process.stdout else ""
+                found = re.search(r"127\.0\.0\.1:(\d+)", line)
+                if found is None:
+                    said = process.stderr.read() if process.stderr else ""
+                    raise UnavailableError(f"{target} cannot be reached through kubectl port-forward: {said.strip() or line.strip()}")
+                yield int(found[1])
+            finally:
+                process.terminate()
+
+
+def run(arguments: Sequence[str], stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
+    """Kubectl with these arguments. Raises UnavailableError without the program."""
+    try:
+        return subprocess.run(["kubectl", *arguments], input=stdin, capture_output=True, text=True, check=False)
+    except FileNotFoundError as problem:
+        raise UnavailableError("A cluster needs the program kubectl, which is not on the PATH; install it.") from problem
+
+
+def _problem(context: str, arguments: Sequence[str], said: str) -> PromoliftError:
+    lines = [line for line in said.strip().splitlines() if line] or ["it said nothing"]
+    if any(words in said for words in ("was refused", "no such host", "i/o timeout", "Unable to connect", "connection reset")):
+        return UnavailableError(f"No cluster answers at context '{context}' ({lines[-1]}); start it, or name another with --context.")
+    if "context was not found" in said or "does not exist" in said:
+        return InputError(f"There is no context '{context}' ({lines[-1]}); `kubectl config get-contexts` lists them.")
+    return PromoliftError(f"The cluster refuses `kubectl {' '.join(arguments[:3])}`: {' '.join(lines)}")
+
+
+def chosen(context: str) -> Kubectl:
+    """Kubectl on the context that is named, or on the current one unless it looks like production.
+
+    Raises InputError for one that has to be spelled out, UnavailableError where none is set or no cluster answers.
+    """
+    current = run(["config", "current-context"]).stdout.strip()
+    if not context and not current:
+        raise UnavailableError("kubectl has no current context, so there is no cluster; set KUBECONFIG, or name a context with --context.")
+    server = run(["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]).stdout
+    if not context and PRODUCTION.search(f"{current} {server}"):
+        raise InputError(f"The current context '{current}' ({server}) looks like production; spell it out with --context {current}.")
+    kubectl = Kubectl(context or current)
+    kubectl("version", "--request-timeout=10s")
+    return kubectl
+
+
+def need_kserve(kubectl: Kubectl) -> None:
+    """Raises UnavailableError where KServe's kinds are missing or older than our manifests."""
+    for name, version in CRDS.items():
+        found = kubectl.attempt("get", "crd", name, "-o", "jsonpath={.spec.versions[?(@.served==true)].name}")
+        if found.returncode:
+            raise UnavailableError(f"The cluster '{kubectl.context}' has no {name}; install KServe 0.17 or newer in Standard mode.")
+        if version not in found.stdout.split():
+            raise UnavailableError(f"The cluster '{kubectl.context}' serves {name} as {found.stdout}, not as {version}; update KServe.")
+
+
+def need_images(kubectl: Kubectl, images: Sequence[str]) -> None:
+    """Raises UnavailableError for the first image that no node has."""
+    nodes = kubectl.get("nodes")["items"]
+    there = {name.removeprefix("docker.io/") for node in nodes for image in node["status"].get("images", ()) for name in image["names"]}
+    for image in images:
+        if image not in there:
+            raise UnavailableError(
+                f"No node of '{kubectl.context}' has the image {image}; build it with `make images` and carry it over "
+                f"(`kind load docker-image {image}`), or push it to a registry and name that with --registry."
+            )

@@ -1,0 +1,167 @@
+"""A finished run -> served on a cluster that is there for trying things out, and taken off it again without a trace."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from deployment import release
+from deployment.kubectl import NAMESPACE, Kubectl, need_images, need_kserve
+from deployment.policies import broken
+from deployment.render import MANIFESTS, Build, Document, kinds, render
+from deployment.schemas import mistakes
+from deployment.secret_values import make_secrets, secret
+from promolift.errors import ExpectationError, PromoliftError, UnavailableError
+
+FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "PersistentVolume", "StatefulSet")
+"""What Redis needs; the rest is applied once the model's address is known."""
+WAIT_S = 240
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to deploy: the run, the images' registry ("": carried to the nodes), and where to keep what was rendered and the API key."""
+
+    run: Path
+    registry: str
+    out: Path
+
+
+def deploy(kubectl: Kubectl, plan: Plan) -> None:
+    """Deploy the run. Whatever fails, a new deployment is removed again, and one that stood before is put back.
+
+    Raises the sentence of what is missing before anything is applied.
+    """
+    build = Build("local", components=() if _has_storage(kubectl) else ("node-volume",), registry=plan.registry)
+    release.manifest_of(plan.run)
+    release.credentials()
+    need_kserve(kubectl)
+    if not plan.registry:
+        need_images(kubectl, list(build.images().values()))
+    before = _standing(kubectl, plan)
+    try:
+        _deploy(kubectl, plan, build)
+    except (PromoliftError, KeyboardInterrupt):
+        _take_back(kubectl, plan, build, before)
+        raise
+
+
+def undeploy(kubectl: Kubectl, plan: Plan) -> None:
+    """Delete the namespace, the volume with its folder on the node, and the bucket."""
+    build = Build("local", registry=plan.registry)
+    _say("deleting namespace, volume and bucket")
+    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", f"--timeout={WAIT_S}s")
+    if kubectl.attempt("get", "pv", "promo-redis").returncode == 0:
+        kubectl("delete", "pv", "promo-redis", "--ignore-not-found", f"--timeout={WAIT_S}s")
+        _node_folder(kubectl, build, "remove")
+    release.forget()
+    for name in ("manifests.yaml", "kustomization.yaml", "api_keys.json", "api_key", "registry.db"):
+        (plan.out / name).unlink(missing_ok=True)
+
+
+def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
+    documents = _checked(build, plan.out)
+    _say("namespace, secrets and Redis")
+    kubectl.apply(kinds(documents, "Namespace"))
+    make_secrets(kubectl, plan.out)
+    if build.components:
+        _node_folder(kubectl, build, "make")
+    kubectl.apply([*kinds(documents, *FIRST), *_named(documents, "Service", "promo-redis")])
+    kubectl("-n", NAMESPACE, "rollout", "status", "statefulset/promo-redis", f"--timeout={WAIT_S}s")
+    _say("features into Redis, the model to S3")
+    registry = plan.out / "registry.db"
+    with kubectl.forwarded("pod/promo-redis-0", 6379) as port:
+        release.materialize(plan.run, f"redis://:{secret(kubectl, 'promo-secrets', 'redis_password')}@127.0.0.1:{port}/0", registry)
+    delivered = release.deliver(plan.run, registry)
+    documents = _checked(Build(build.overlay, delivered, build.components, build.registry), plan.out)
+    kubectl.apply(documents, "--dry-run=server")
+    _say(f"boxes, graph, engine and relay for {delivered.uri}")
+    kubectl.apply(documents)
+    wait(kubectl)
+
+
+def _checked(build: Build, out: Path) -> list[Document]:
+    documents = render(build, out)
+    wrong = [*mistakes(documents), *broken(documents)]
+    if wrong:
+        raise ExpectationError("The manifests are not fit to be applied: " + " ".join(wrong))
+    return documents
+
+
+def wait(kubectl: Kubectl) -> None:
+    """Until boxes, graph and programs are ready. Raises UnavailableError that says what is not, and why."""
+    deadline = time.monotonic() + WAIT_S
+    for what in ("inferenceservice", "inferencegraph"):
+        left = max(1, int(deadline - time.monotonic()))
+        ready = kubectl.attempt("-n", NAMESPACE, "wait", what, "--all", "--for=condition=Ready", f"--timeout={left}s")
+        if ready.returncode:
+            raise UnavailableError(f"Not everything became ready in {WAIT_S} s: {_reasons(kubectl) or ready.stderr.strip()}")
+    for what in ("deployment/promo-decision", "deployment/promo-engine", "deployment/promo-relay"):
+        left = max(1, int(deadline - time.monotonic()))
+        if kubectl.attempt("-n", NAMESPACE, "rollout", "status", what, f"--timeout={left}s").returncode:
+            raise UnavailableError(f"{what} did not become ready in {WAIT_S} s: {_reasons(kubectl)}")
+
+
+def _reasons(kubectl: Kubectl) -> str:
+    """What every container that does not run says of itself, by its state and the last line of its log."""
+    found = []
+    for pod in kubectl.get("-n", NAMESPACE, "pods")["items"]:
+        status, name = pod["status"], pod["metadata"]["name"]
+        states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+        for container in (state for state in states if not state["ready"] and not _finished(state)):
+            log = kubectl.attempt("-n", NAMESPACE, "logs", name, "-c", container["name"], "--tail=1").stdout.strip()
+            why = next((state.get("reason") or "running" for state in container["state"].values()), "unknown")
+            found.append(f"{name}, {container['name']}: {why} {log}".rstrip())
+        waiting = [c["message"] for c in status.get("conditions", ()) if c["type"] == "PodScheduled" and c["status"] == "False"]
+        found += [f"{name}: {message}" for message in waiting]
+    return "; ".join(found)
+
+
+def _finished(state: Document) -> bool:
+    return bool(state["state"].get("terminated", {}).get("exitCode") == 0)
+
+
+def _has_storage(kubectl: Kubectl) -> bool:
+    """Whether the cluster makes volumes by itself."""
+    default = "storageclass.kubernetes.io/is-default-class"
+    classes = kubectl.get("storageclass")["items"]
+    return any(found["metadata"].get("annotations", {}).get(default) == "true" for found in classes)
+
+
+def _node_folder(kubectl: Kubectl, build: Build, action: str) -> None:
+    """Make or remove the folder of the volume on the node."""
+    job = yaml.safe_load((MANIFESTS / "components/node-volume/job.yaml").read_text(encoding="utf-8"))
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    container["image"], container["env"][0]["value"] = build.images()["online"], action
+    kubectl("-n", "kube-system", "delete", "job", job["metadata"]["name"], "--ignore-not-found")
+    kubectl.apply([job])
+    kubectl("-n", "kube-system", "wait", "job", job["metadata"]["name"], "--for=condition=Complete", "--timeout=60s")
+    kubectl("-n", "kube-system", "delete", "job", job["metadata"]["name"])
+
+
+def _named(documents: Sequence[Document], kind: str, name: str) -> list[Document]:
+    return [document for document in kinds(documents, kind) if document["metadata"]["name"] == name]
+
+
+def _standing(kubectl: Kubectl, plan: Plan) -> list[Document] | None:
+    """What was applied last, where the namespace is there; None for a new deployment."""
+    if kubectl.attempt("get", "namespace", NAMESPACE).returncode:
+        return None
+    path = plan.out / "manifests.yaml"
+    return [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d] if path.exists() else []
+
+
+def _take_back(kubectl: Kubectl, plan: Plan, build: Build, before: list[Document] | None) -> None:
+    if before is None:
+        _say("it failed, so what was applied is removed again")
+        undeploy(kubectl, plan)
+    elif before:
+        _say("it failed, so what stood before is applied again")
+        (plan.out / "manifests.yaml").write_text(yaml.safe_dump_all(before), encoding="utf-8")
+        kubectl.apply(before)
+
+
+def _say(line: str) -> None:
+    print(f"deploy: {line}", flush=True)

@@ -1,0 +1,81 @@
+"""A finished run -> its model and feature registry in S3, under an address that no other content has, and its features online."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pyarrow import fs
+
+from deployment.render import Release
+from promolift.contracts.artifacts import ModelManifest, read_manifest
+from promolift.errors import InputError, UnavailableError
+
+BUCKET = "promolift"
+NEEDED = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def deliver(run: Path, registry: Path) -> Release:
+    """Put model.tflite, manifest.json and registry.db into the bucket. Raises UnavailableError when S3 refuses."""
+    manifest = manifest_of(run)
+    files = {name: run / "serving_model" / name for name in ("model.tflite", "manifest.json")} | {"registry.db": registry}
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()[:12]
+    folder = f"{BUCKET}/models/{manifest.name}-{content}"
+    with _store() as store:
+        store.create_dir(BUCKET)
+        for name, path in files.items():
+            with store.open_output_stream(f"{folder}/{name}") as out:
+                out.write(path.read_bytes())
+    return Release(f"s3://{folder}", manifest.sha256)
+
+
+def forget() -> None:
+    """Delete the bucket with everything in it: models and decision log."""
+    with _store() as store:
+        if store.get_file_info(BUCKET).type != fs.FileType.NotFound:
+            store.delete_dir(BUCKET)
+
+
+def manifest_of(run: Path) -> ModelManifest:
+    """The manifest of the run's model. Raises InputError without one."""
+    try:
+        return read_manifest(run / "serving_model")
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"{run} has no model to serve ({problem}); make a run with `make demo`, or name one with --run.") from problem
+
+
+def materialize(run: Path, redis_url: str, registry: Path) -> None:
+    """Put the run's features online, described in a new registry file. Raises PromoliftError with the program's sentence."""
+    registry.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "feature_repo", "--lake", str(run / "lake"), "--redis-url", redis_url, "--registry", str(registry)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        raise UnavailableError(f"The features of {run} cannot be put online: {found.stderr.strip().splitlines()[-1]}")
+
+
+def credentials() -> dict[str, str]:
+    """The S3 endpoint and keys that pods shall use, from the environment. Raises InputError for what is missing."""
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        raise InputError(f"{', '.join(missing)} must be set: pods fetch the model from S3 and write the decision log there.")
+    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
+    plain = {"AWS_ALLOW_HTTP": "true"} if os.environ["AWS_ENDPOINT_URL"].startswith("http://") else {}
+    return {**{name: os.environ[name] for name in NEEDED}, "AWS_REGION": region, "AWS_DEFAULT_REGION": region, **plain}
+
+
+@contextmanager
+def _store() -> Iterator[fs.S3FileSystem]:
+    given = credentials()
+    scheme, _, host = given["AWS_ENDPOINT_URL"].partition("://")
+    try:
+        yield fs.S3FileSystem(
+            access_key=given["AWS_ACCESS_KEY_ID"], secret_key=given["AWS_SECRET_ACCESS_KEY"], endpoint_override=host.rstrip("/"),
+            scheme=scheme, region=given["AWS_REGION"], allow_bucket_creation=True, allow_bucket_deletion=True, connect_timeout=5,
+            request_timeout=30,
+        )  # fmt: skip
+    except OSError as problem:
+        why = str(problem).split(" Detail:")[0]
+        raise UnavailableError(f"S3 at {given['AWS_ENDPOINT_URL']} refuses ({why}); check the address and its keys.") from problem

@@ -1,0 +1,44 @@
+"""Secrets that manifests only name -> made in the cluster where they are not there yet, and read from it."""
+
+import json
+import secrets
+from pathlib import Path
+
+from deployment import release
+from deployment.kubectl import NAMESPACE, Kubectl
+from deployment.render import Document
+from serving.engine.auth import SCOPES, add_key
+
+
+def make_secrets(kubectl: Kubectl, out: Path) -> None:
+    """Make promo-secrets and promo-api-keys unless they are there; promo-s3 follows the environment. `out` keeps the API key, once."""
+    given = release.credentials()
+    scheme, _, host = given["AWS_ENDPOINT_URL"].partition("://")
+    storage = {"s3-endpoint": host, "s3-usehttps": str(int(scheme == "https")), "s3-region": given["AWS_REGION"]}
+    kubectl.apply([_document("promo-s3", given, {f"serving.kserve.io/{name}": value for name, value in storage.items()})])
+    if not _is_there(kubectl, "promo-secrets"):
+        password = secrets.token_urlsafe(24)
+        kubectl.apply([_document("promo-secrets", {
+            "redis_password": password, "redis_url": f"redis://:{password}@promo-redis:6379/0", "redis_conf": f"requirepass {password}\n",
+            "token_keys": json.dumps({"k1": secrets.token_urlsafe(32)}), "hash_salt": secrets.token_urlsafe(12),
+        })])  # fmt: skip
+    if not _is_there(kubectl, "promo-api-keys"):
+        keys, key = out / "api_keys.json", out / "api_key"
+        keys.unlink(missing_ok=True)
+        key.touch(0o600)
+        key.write_text(add_key(keys, "local", list(SCOPES)), encoding="utf-8")
+        kubectl.apply([_document("promo-api-keys", {"api_keys.json": keys.read_text(encoding="utf-8")})])
+
+
+def secret(kubectl: Kubectl, name: str, key: str) -> str:
+    """A value of a Secret."""
+    return kubectl("-n", NAMESPACE, "get", "secret", name, "-o", f"go-template={{{{index .data {json.dumps(key)} | base64decode}}}}")
+
+
+def _is_there(kubectl: Kubectl, name: str) -> bool:
+    return kubectl.attempt("-n", NAMESPACE, "get", "secret", name).returncode == 0
+
+
+def _document(name: str, values: dict[str, str], annotations: dict[str, str] | None = None) -> Document:
+    metadata = {"name": name, "namespace": NAMESPACE, "annotations": annotations or {}}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": values}
