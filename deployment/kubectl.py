@@ -30,7 +30,7 @@ class Kubectl:
         """Its output. Raises UnavailableError without a cluster that answers, PromoliftError for what it refuses."""
         found = self.attempt(*arguments, stdin=stdin)
         if found.returncode:
-            raise _problem(self.context, arguments, found.stderr)
+            raise _problem(self.context, arguments, found.stderr + found.stdout)
         return found.stdout
 
     def attempt(self, *arguments: str, stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
@@ -65,7 +65,7 @@ class Kubectl:
 def run(arguments: Sequence[str], stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
     """Kubectl with these arguments. Raises UnavailableError without the program."""
     try:
-        return subprocess.run(["kubectl", *arguments], input=stdin, capture_output=True, text=True, check=False)
+        return subprocess.run(["kubectl", *arguments], input=stdin or "", capture_output=True, text=True, check=False)
     except FileNotFoundError as problem:
         raise UnavailableError("A cluster needs the program kubectl, which is not on the PATH; install it.") from problem
 
@@ -74,6 +74,8 @@ def _problem(context: str, arguments: Sequence[str], said: str) -> PromoliftErro
     lines = [line for line in said.strip().splitlines() if line] or ["it said nothing"]
     if any(words in said for words in ("was refused", "no such host", "i/o timeout", "Unable to connect", "connection reset")):
         return UnavailableError(f"No cluster answers at context '{context}' ({lines[-1]}); start it, or name another with --context.")
+    if "enter Username" in said or "Unauthorized" in said or "must be logged in" in said:
+        return UnavailableError(f"Context '{context}' has no valid credentials; log in to its cluster.")
     if "context was not found" in said or "does not exist" in said:
         return InputError(f"There is no context '{context}' ({lines[-1]}); `kubectl config get-contexts` lists them.")
     return PromoliftError(f"The cluster refuses `kubectl {' '.join(arguments[:3])}`: {' '.join(lines)}")
