@@ -10,7 +10,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast compile demo serve decide replay load faults images bench science clean
+.PHONY: manifests deploy-local undeploy-local test-cluster help setup format check test test-fast compile demo serve decide replay load faults images bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,11 +35,11 @@ check: $(READY) ## lock, format, lint, types, import directions and compiled pip
 	@$(PYTHON) -m pipelines.run compile --check
 
 test: $(READY) ## every test, fast ones first (needs no network after setup)
-	@$(PYTHON) -m pytest -m "not slow" -q $(SHARED)
+	@$(PYTHON) -m pytest -m "not slow and not cluster" -q $(SHARED)
 	@$(PYTHON) -m pytest -m slow -q $(SHARED)
 
 test-fast: $(READY) ## only the tests that take seconds
-	@$(PYTHON) -m pytest -m "not slow" -q $(SHARED)
+	@$(PYTHON) -m pytest -m "not slow and not cluster" -q $(SHARED)
 
 compile: $(READY) ## rewrite pipelines/compiled/*.yaml
 	@$(PYTHON) -m pipelines.run compile
@@ -64,6 +64,18 @@ faults: $(READY) ## a million reservations while clients and Redis are killed: n
 
 images: $(READY) ## build the image of every dependency group that changed (needs Docker): sizes, bills of materials (build/images)
 	@$(PYTHON) -m pipelines.build_images
+
+manifests: $(READY) ## render both overlays, hold them to strict schemas and to our policies (build/manifests)
+	@$(PYTHON) -m deployment render
+
+deploy-local: $(READY) ## serve RUN on the current kube context, after asking (YES=1 does not ask)
+	@$(PYTHON) -m deployment deploy --run $(RUN)
+
+undeploy-local: $(READY) ## take it off the cluster again
+	@$(PYTHON) -m deployment undeploy
+
+test-cluster: $(READY) ## tests of what deploy-local left on the current kube context
+	@$(PYTHON) -m pytest -m cluster -v tests/cluster
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json

@@ -1,5 +1,6 @@
 """A finished run -> served on a cluster that is there for trying things out, and taken off it again without a trace."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ import yaml
 from deployment import release
 from deployment.kubectl import NAMESPACE, Kubectl, need_images, need_kserve
 from deployment.policies import broken
-from deployment.render import MANIFESTS, Build, Document, kinds, render
+from deployment.render import MANIFESTS, Build, Document, Release, kinds, render
 from deployment.schemas import mistakes
 from deployment.secret_values import make_secrets, secret
+from promolift.contracts.artifacts import write_json
 from promolift.errors import ExpectationError, PromoliftError, UnavailableError
 
+OUT, RECORD = Path("build/deploy"), "deployed.json"
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "PersistentVolume", "StatefulSet")
 """What Redis needs; the rest is applied once the model's address is known."""
 WAIT_S = 240
@@ -27,6 +30,20 @@ class Plan:
     run: Path
     registry: str
     out: Path
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What was deployed: context, run folder, model."""
+
+    context: str
+    run_folder: str
+    release: Release
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return Path(self.run_folder)
 
 
 def deploy(kubectl: Kubectl, plan: Plan) -> None:
@@ -48,6 +65,18 @@ def deploy(kubectl: Kubectl, plan: Plan) -> None:
         raise
 
 
+def deployed(kubectl: Kubectl, out: Path) -> Deployed:
+    """What `deploy` left on this context. Raises UnavailableError for nothing."""
+    try:
+        record = json.loads((out / RECORD).read_text(encoding="utf-8"))
+        found = Deployed(record["context"], record["run_folder"], Release(**record["release"]))
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise UnavailableError(f"Nothing was deployed from here ({problem}); do it with `make deploy-local`.") from problem
+    if found.context != kubectl.context or kubectl.attempt("-n", NAMESPACE, "get", "inferencegraph", "promo-decision").returncode:
+        raise UnavailableError(f"Context '{kubectl.context}' has no graph promo-decision of ours; deploy it with `make deploy-local`.")
+    return found
+
+
 def undeploy(kubectl: Kubectl, plan: Plan) -> None:
     """Delete the namespace, the volume with its folder on the node, and the bucket."""
     build = Build("local", registry=plan.registry)
@@ -57,7 +86,7 @@ def undeploy(kubectl: Kubectl, plan: Plan) -> None:
         kubectl("delete", "pv", "promo-redis", "--ignore-not-found", f"--timeout={WAIT_S}s")
         _node_folder(kubectl, build, "remove")
     release.forget()
-    for name in ("manifests.yaml", "kustomization.yaml", "api_keys.json", "api_key", "registry.db"):
+    for name in ("manifests.yaml", "kustomization.yaml", "api_keys.json", "api_key", "registry.db", RECORD):
         (plan.out / name).unlink(missing_ok=True)
 
 
@@ -80,6 +109,7 @@ def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
     _say(f"boxes, graph, engine and relay for {delivered.uri}")
     kubectl.apply(documents)
     wait(kubectl)
+    write_json(plan.out / RECORD, Deployed(kubectl.context, str(plan.run.resolve()), delivered))
 
 
 def _checked(build: Build, out: Path) -> list[Document]:

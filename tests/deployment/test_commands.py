@@ -30,7 +30,9 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int,
     return status, capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "server"), [("shop-prod", UNREACHABLE), ("eu1", "https://api.production.example.com"), ("live", UNREACHABLE)])
+@pytest.mark.parametrize(
+    ("name", "server"), [("shop-prod", UNREACHABLE), ("eu1", "https://api.production.example.com"), ("live", UNREACHABLE)]
+)
 def test_a_context_that_looks_like_production_is_spelled_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, server: str
 ):
@@ -77,7 +79,7 @@ def test_a_run_without_a_model_and_missing_keys(tmp_path: Path, monkeypatch: pyt
 def test_an_s3_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
     for name, value in zip(release.NEEDED, ("http://127.0.0.1:1", "id", "secret"), strict=True):
         monkeypatch.setenv(name, value)
-    with pytest.raises(UnavailableError, match="S3 at http://127.0.0.1:1 refuses"):
+    with pytest.raises(UnavailableError, match=r"S3 at http://127\.0\.0\.1:1 refuses"):
         release.forget()
 
 

@@ -1,0 +1,85 @@
+"""A script of `pods/` -> run inside the cluster, where a caller of the Services would be."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deployment.kubectl import NAMESPACE, Kubectl
+from pipelines.build_images import image_name
+
+PODS = Path(__file__).with_name("pods")
+CALLERS = "promolift-callers"
+WRITABLE = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+AS_NOBODY = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def pod(namespace: str, name: str, script: str, arguments: Sequence[str], files: dict[str, str], labels: dict[str, str]) -> list[Any]:
+    """A pod that runs the script, and the ConfigMap that brings script and files."""
+    metadata = {"name": name, "namespace": namespace, "labels": {"app": name, **labels}}
+    container = {
+        "name": "main", "image": image_name("serving"), "imagePullPolicy": "IfNotPresent",
+        "command": ["python", f"/scripts/{script}", *arguments], "securityContext": WRITABLE,
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
+        "volumeMounts": [{"name": "scripts", "mountPath": "/scripts", "readOnly": True}],
+    }  # fmt: skip
+    return [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {script: (PODS / script).read_text(), **files}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False,
+            "securityContext": AS_NOBODY, "containers": [container],
+            "volumes": [{"name": "scripts", "configMap": {"name": name}}],
+        }},
+    ]  # fmt: skip
+
+
+def load(kubectl: Kubectl, name: str, url: str, bodies: Sequence[Any], seconds: int, rate: int, *headers: str) -> dict[str, Any]:
+    """What a caller in another namespace measured of `url`."""
+    arguments = [url, str(seconds), str(rate), *headers]
+    kubectl.apply(pod(CALLERS, name, "load.py", arguments, {"bodies.json": json.dumps(bodies)}, {}))
+    try:
+        wanted = "--for=jsonpath={.status.phase}=Succeeded"
+        kubectl("-n", CALLERS, "wait", f"pod/{name}", wanted, f"--timeout={seconds + 60}s")
+        measured: dict[str, Any] = json.loads(kubectl("-n", CALLERS, "logs", name).strip().splitlines()[-1])
+        return measured
+    finally:
+        kubectl("-n", CALLERS, "delete", "pod,configmap", "-l", f"app={name}", "--wait=true")
+
+
+def during(work: Callable[[], dict[str, Any]], disturb: Callable[[], None], after_s: float) -> dict[str, Any]:
+    """The work's result, with `disturb` called while it runs."""
+    failed: list[BaseException] = []
+
+    def later() -> None:
+        time.sleep(after_s)
+        try:
+            disturb()
+        except BaseException as problem:
+            failed.append(problem)
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    found = work()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return found
+
+
+@contextmanager
+def sink(kubectl: Kubectl) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """A Service promo-sink in the namespace that keeps CloudEvents; gives a function that reads them."""
+    documents = pod(NAMESPACE, "promo-sink", "sink.py", [], {}, {})
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "promo-sink", "namespace": NAMESPACE, "labels": {"app": "promo-sink"}},
+        "spec": {"selector": {"app": "promo-sink"}, "ports": [{"port": 80, "targetPort": 8080}]},
+    }  # fmt: skip
+    kubectl.apply([*documents, service])
+    try:
+        kubectl("-n", NAMESPACE, "wait", "pod/promo-sink", "--for=condition=Ready", "--timeout=60s")
+        yield lambda: [json.loads(line) for line in kubectl("-n", NAMESPACE, "logs", "promo-sink").splitlines()]
+    finally:
+        kubectl("-n", NAMESPACE, "delete", "pod,configmap,service", "-l", "app=promo-sink", "--wait=true")
