@@ -56,8 +56,8 @@ decide: $(READY) ## ask the served engine for one shopper: make decide SHOPPER=1
 replay: $(READY) ## make every logged decision of RUN again with the recorded versions and compare bit for bit
 	@$(PYTHON) -m serving.kserve replay --run $(RUN)
 
-load: $(READY) ## put the service of RUN under load and chaos, and hold it to loadtests/service_level.yaml (build/load)
-	@$(PYTHON) -m loadtests.run --run $(RUN) --out build/load
+load: $(READY) ## load and chaos on the service of RUN, held to loadtests/service_level.yaml (build/load); TARGET=cluster: on what is deployed
+	@$(PYTHON) $(if $(filter cluster,$(TARGET)),-m deployment load --run $(RUN),-m loadtests.run --run $(RUN) --out build/load)
 
 faults: $(READY) ## a million reservations while clients and Redis are killed: nothing overspent, nothing lost (build/faults)
 	@$(PYTHON) -m loadtests.faults --out build/faults

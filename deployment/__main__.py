@@ -1,4 +1,4 @@
-"""`python -m deployment render|deploy|undeploy|schemas`: the manifests, checked, and brought to a cluster."""
+"""`python -m deployment COMMAND`: the manifests rendered and checked, a run brought to a cluster, put under load, taken off it."""
 
 import argparse
 import os
@@ -76,6 +76,21 @@ def _undeploy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _load(options: argparse.Namespace) -> int:
+    from deployment.kubectl import chosen  # noqa: PLC0415
+    from deployment.load import measure  # noqa: PLC0415
+    from loadtests.run import Load, readable  # noqa: PLC0415
+
+    found = measure(chosen(options.context), Load("cluster", options.seconds, options.users, options.run, False, options.out / "load"))
+    print(f"{readable(found)}\nreport: {options.out / 'load/load.html'}")
+    return 1 if found["breaches"] else 0
+
+
+def _images(options: argparse.Namespace) -> int:
+    print(*Build("local", registry=options.registry).images().values(), sep="\n")
+    return 0
+
+
 def _schemas(options: argparse.Namespace) -> int:
     from deployment.schemas import add  # noqa: PLC0415
 
@@ -105,13 +120,20 @@ def _parser() -> argparse.ArgumentParser:
     checking.add_argument("--out", type=Path, default=Path("build/manifests"), metavar="DIR", help="where they go (%(default)s)")
     deploying = commands.add_parser("deploy", help="serve a finished run on the current context, and ask it")
     deploying.set_defaults(run_command=_deploy)
-    deploying.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="a finished run (%(default)s)")
     removing = commands.add_parser("undeploy", help="remove all of it")
     removing.set_defaults(run_command=_undeploy)
-    for command in (deploying, removing):
+    loading = commands.add_parser("load", help="Locust against the graph of the deployment; exit status 1 for a broken promise")
+    loading.set_defaults(run_command=_load)
+    loading.add_argument("--seconds", type=int, default=30, help="how long (%(default)s)")
+    loading.add_argument("--users", type=int, default=8, help="callers, each asking ten times a second (%(default)s)")
+    naming = commands.add_parser("images", help="print the names of the images that the deployment runs")
+    naming.set_defaults(run_command=_images)
+    for command in (deploying, loading):
+        command.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="a finished run (%(default)s)")
+    for command in (deploying, removing, loading):
         command.add_argument("--context", default="", help="kube context (default: the current one, unless it looks like production)")
-        command.add_argument("--out", type=Path, default=Path("build/deploy"), metavar="DIR", help="manifests, API key (%(default)s)")
-    for command in (checking, deploying, removing):
+        command.add_argument("--out", type=Path, default=Path("build/deploy"), metavar="DIR", help="where files go (%(default)s)")
+    for command in (checking, deploying, removing, naming):
         command.add_argument("--registry", default="", metavar="HOST/PATH", help="registry before the images' names (default: none)")
     schemas = commands.add_parser("schemas", help="take a kind's schema from its CRD file")
     schemas.set_defaults(run_command=_schemas)

@@ -1,6 +1,7 @@
-"""Locust's callers of the engine: the baskets of real shoppers, asked about one after another.
+"""Locust's callers of an engine or of a graph itself: the baskets of real shoppers, asked about one after another.
 
-Environment: PROMOLIFT_LOAD_FILE is the JSON file that `loadtests.run` writes: url, api_key, moment, scenario, seconds, users, baskets, out.
+Environment: PROMOLIFT_LOAD_FILE is the JSON file that `loadtests.run` writes: url (with the path to post to), api_key ("": none), moment,
+scenario, seconds, users, baskets, out.
 """
 
 import json
@@ -9,6 +10,7 @@ import random
 import uuid
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from locust import FastHttpUser, LoadTestShape, constant_pacing, events, task
 
@@ -16,13 +18,14 @@ from loadtests.shapes import SHAPES, level
 
 PACE_S = 0.1
 PLAN: dict[str, Any] = json.loads(Path(os.environ["PROMOLIFT_LOAD_FILE"]).read_text(encoding="utf-8"))
+HOST, PATH = urlsplit(PLAN["url"])._replace(path="").geturl(), urlsplit(PLAN["url"]).path or "/"
 SEEN: dict[str, int] = {"answers": 0, "degraded": 0, "no_promo": 0}
 
 
 class Shopper(FastHttpUser):  # type: ignore[misc] # locust has no types
     """Asks for ten decisions a second, so that a slow answer does not make the next request wait with it."""
 
-    host = PLAN["url"]
+    host = HOST
     wait_time = constant_pacing(PACE_S)
 
     @task  # type: ignore[untyped-decorator]
@@ -33,14 +36,15 @@ class Shopper(FastHttpUser):  # type: ignore[misc] # locust has no types
             "request_id": uuid.uuid4().hex, "shopper_id": shopper_of(basket["shopper_id"]), "moment": PLAN["moment"],
             "channel": random.choice(("app", "web", "pos")), "basket": basket["lines"],  # noqa: S311
         }  # fmt: skip
-        with self.client.post("/v1/decisions", json=body, headers={"X-API-Key": PLAN["api_key"]}, catch_response=True) as answer:
+        headers = {"X-API-Key": PLAN["api_key"]} if PLAN["api_key"] else {}
+        with self.client.post(PATH, json=body, headers=headers, catch_response=True) as answer:
             if answer.status_code != 200:
                 answer.failure(f"HTTP {answer.status_code}: {(answer.text or '')[:200]}")
                 return
             document = answer.json()
             SEEN["answers"] += 1
             SEEN["degraded"] += bool(document["degraded"])
-            SEEN["no_promo"] += document["promo_id"] == "no_promo"
+            SEEN["no_promo"] += document.get("decision", document)["promo_id"] == "no_promo"
 
 
 def shopper_of(basket_shopper: str) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ from deltalake import DeltaTable, QueryBuilder
 
 from loadtests.chaos import Redis, disturb, ended
 from loadtests.memory import Memory
-from loadtests.service_level import FILE, SCENARIOS, read_service_level
+from loadtests.service_level import FILE, SCENARIOS, ServiceLevel, read_service_level
 from promolift.contracts.artifacts import read_source_card, write_json
-from promolift.contracts.tables import table
+from promolift.contracts.tables import FEATURES, table
 from promolift.errors import InputError, PromoliftError, UnavailableError
 
 BASKETS = 2_000
@@ -44,27 +44,38 @@ class Load:
 
 
 def measure(load: Load, level_file: Path) -> dict[str, Any]:
-    """What was measured, with `breaches` of what `level_file` promises."""
+    """What was measured of the run served here, with `breaches` of what `level_file` promises."""
     level = read_service_level(level_file, load.scenario)
-    load.out.mkdir(parents=True, exist_ok=True)
     with served(load) as (document, store):
-        plan = load.out / "plan.json"
-        measured_path = load.out / "measured.json"
-        moment = read_source_card(load.run / "lake").as_of
-        write_json(plan, {
-            "url": document["url"], "api_key": document["api_key"], "moment": moment, "scenario": load.scenario, "seconds": load.seconds,
-            "users": load.users, "baskets": baskets(load.run / "lake"), "out": str(measured_path),
-        })  # fmt: skip
         harm = threading.Thread(target=disturb, args=(load.scenario, float(load.seconds), document, store))
         with Memory(document["pids"]) as memory:
             harm.start()
-            status = ended(locust(load, plan), load.seconds + STOP_S)
+            measured = under_load(load, f"{document['url']}/v1/decisions", document["api_key"])
             harm.join()
-    if not measured_path.is_file():
+    return judged(load, level, measured | memory.found())
+
+
+def under_load(load: Load, url: str, api_key: str) -> dict[str, Any]:
+    """What Locust measured of a service at `url`. Raises UnavailableError when it measured nothing."""
+    load.out.mkdir(parents=True, exist_ok=True)
+    plan, measured = load.out / "plan.json", load.out / "measured.json"
+    measured.unlink(missing_ok=True)
+    moment = read_source_card(load.run / "lake").as_of
+    write_json(plan, {
+        "url": url, "api_key": api_key, "moment": moment, "scenario": load.scenario, "seconds": load.seconds, "users": load.users,
+        "baskets": baskets(load.run / "lake"), "out": str(measured),
+    })  # fmt: skip
+    status = ended(locust(load, plan), load.seconds + STOP_S)
+    if not measured.is_file():
         raise UnavailableError(f"Locust ended with status {status} and measured nothing; its output is in {load.out / 'locust.log'}.")
-    measured = json.loads(measured_path.read_text(encoding="utf-8")) | memory.found()
+    found: dict[str, Any] = json.loads(measured.read_text(encoding="utf-8"))
+    return found
+
+
+def judged(load: Load, level: ServiceLevel, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """What was measured with the `breaches` of the promise, kept in load.json."""
     found = {"scenario": load.scenario, "fused": load.fused, "seconds": load.seconds, "users": load.users, **measured}
-    found["breaches"] = level.breaches(measured)
+    found["breaches"] = level.breaches(found)
     write_json(load.out / "load.json", found)
     return found
 
@@ -107,10 +118,10 @@ def served(load: Load) -> Iterator[tuple[dict[str, Any], Redis]]:
 
 
 def baskets(lake: Path) -> list[dict[str, Any]]:
-    """Some BASKETS real baskets of the run: whose, and what is in them."""
+    """Some BASKETS real baskets of the run: whose, and what is in them; empty ones where the source has no purchases."""
     place = str(lake / table("silver", "purchases").path)
     if not DeltaTable.is_deltatable(place):
-        raise InputError(f"There are no purchases at {place} to take baskets from; name a run of source complete_journey with --run.")
+        return [{"shopper_id": shopper, "lines": []} for shopper in shoppers_of(lake, BASKETS)]
     query = (
         "SELECT shopper_id, basket_id, category, CAST(SUM(sales_cents) AS BIGINT) AS cents, COUNT(*) AS lines FROM purchases "
         "WHERE sales_cents > 0 AND basket_id LIKE '%7' GROUP BY shopper_id, basket_id, category"
@@ -124,6 +135,15 @@ def baskets(lake: Path) -> list[dict[str, Any]]:
     return random.Random(1).sample(known, min(BASKETS, len(known)))  # noqa: S311 (no secret)
 
 
+def shoppers_of(lake: Path, count: int) -> list[str]:
+    """At most `count` shoppers with features. Raises InputError for a lake without any."""
+    place = str(lake / FEATURES.path)
+    if not DeltaTable.is_deltatable(place):
+        raise InputError(f"There are no features at {place} to take shoppers from; name a finished run with --run.")
+    query = f"SELECT DISTINCT shopper_id FROM features ORDER BY shopper_id LIMIT {count}"  # noqa: S608 (our own number)
+    return [row["shopper_id"] for row in _rows(QueryBuilder().register("features", DeltaTable(place)).execute(query).read_all())]
+
+
 def _rows(found: Any) -> list[dict[str, Any]]:
     import pyarrow as pa  # noqa: PLC0415 (slow to load)
 
@@ -135,7 +155,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.run", description="Load and chaos against the served engine.")
     parser.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="a finished run (%(default)s)")
-    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="once or more; without it all but soak")
+    parser.add_argument("--scenario", action="append", choices=SCENARIOS, help="once or more; without it all but soak and cluster")
     parser.add_argument("--seconds", type=int, default=20, help="of each scenario (%(default)s)")
     parser.add_argument("--users", type=int, default=8, help="callers, each asking ten times a second (%(default)s)")
     parser.add_argument("--fused", action="store_true", help="the boxes in the engine's own process")
@@ -144,7 +164,7 @@ def main() -> int:
     options = parser.parse_args()
     broken = 0
     try:
-        for scenario in options.scenario or [name for name in SCENARIOS if name != "soak"]:
+        for scenario in options.scenario or [name for name in SCENARIOS if name not in {"soak", "cluster"}]:
             load = Load(scenario, options.seconds, options.users, options.run, options.fused, options.out / scenario)
             found = measure(load, options.level)
             broken += bool(found["breaches"])
@@ -161,7 +181,7 @@ def readable(found: dict[str, Any]) -> str:
     line = (
         f"{found['scenario']:<17} {found['requests']:>6} requests, {found['per_s']:6.1f}/s, p50 {found['p50_ms']:.0f} "
         f"p95 {found['p95_ms']:.0f} p99 {found['p99_ms']:.0f} ms, errors {found['error_share']:.2%}, degraded "
-        f"{found['degraded_share']:.2%}, largest process {found['node_mib']} MiB"
+        f"{found['degraded_share']:.2%}" + (f", largest process {found['node_mib']} MiB" if "node_mib" in found else "")
     )
     return "\n".join([line, *(f"  BROKEN: {breach}" for breach in found["breaches"]), *(f"  {error}" for error in found["errors"])])
 

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as checked
 from promolift.yaml_file import read_yaml
 
 Scenario = Literal[
-    "ramp", "spike", "soak", "hot_shopper", "cold_start", "redis_restart", "predictor_killed", "each_killed", "slow_features",
+    "ramp", "spike", "soak", "hot_shopper", "cold_start", "redis_restart", "predictor_killed", "each_killed", "slow_features", "cluster",
 ]  # fmt: skip
 SCENARIOS: tuple[Scenario, ...] = get_args(Scenario)
 FILE = Path(__file__).with_name("service_level.yaml")
@@ -31,9 +31,11 @@ class ServiceLevel:
     least_per_s: float = Field(ge=0)
 
     def breaches(self, measured: Mapping[str, Any]) -> list[str]:
-        """A sentence for everything that `measured`, of the same names with `per_s`, does not keep."""
+        """A sentence for everything that `measured`, of the same names with `per_s`, does not keep; what was not measured is not judged."""
         most = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "least_per_s"}
-        lines = [f"{name} is {measured[name]:g}, at most {limit:g} was promised" for name, limit in most.items() if measured[name] > limit]
+        lines = [
+            f"{name} is {measured[name]:g}, at most {limit:g} was promised" for name, limit in most.items() if measured.get(name, 0) > limit
+        ]
         slow = measured["per_s"] < self.least_per_s
         return [*lines, *([f"{measured['per_s']:g} answers a second came, at least {self.least_per_s:g} were promised"] if slow else [])]
 
