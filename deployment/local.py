@@ -61,7 +61,7 @@ def deploy(kubectl: Kubectl, plan: Plan) -> None:
     try:
         _deploy(kubectl, plan, build)
     except (PromoliftError, KeyboardInterrupt):
-        _take_back(kubectl, plan, build, before)
+        _take_back(kubectl, plan, before)
         raise
 
 
@@ -79,13 +79,17 @@ def deployed(kubectl: Kubectl, out: Path) -> Deployed:
 
 def undeploy(kubectl: Kubectl, plan: Plan) -> None:
     """Delete the namespace, the volume with its folder on the node, and the bucket."""
-    build = Build("local", registry=plan.registry)
     _say("deleting namespace, volume and bucket")
+    _remove(kubectl, plan)
+    release.forget()
+
+
+def _remove(kubectl: Kubectl, plan: Plan) -> None:
+    """Delete everything but what is in S3."""
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", f"--timeout={WAIT_S}s")
     if kubectl.attempt("get", "pv", "promo-redis").returncode == 0:
         kubectl("delete", "pv", "promo-redis", "--ignore-not-found", f"--timeout={WAIT_S}s")
-        _node_folder(kubectl, build, "remove")
-    release.forget()
+        _node_folder(kubectl, Build("local", registry=plan.registry), "remove")
     for name in ("manifests.yaml", "kustomization.yaml", "api_keys.json", "api_key", "registry.db", RECORD):
         (plan.out / name).unlink(missing_ok=True)
 
@@ -183,10 +187,10 @@ def _standing(kubectl: Kubectl, plan: Plan) -> list[Document] | None:
     return [d for d in yaml.safe_load_all(path.read_text(encoding="utf-8")) if d] if path.exists() else []
 
 
-def _take_back(kubectl: Kubectl, plan: Plan, build: Build, before: list[Document] | None) -> None:
+def _take_back(kubectl: Kubectl, plan: Plan, before: list[Document] | None) -> None:
     if before is None:
         _say("it failed, so what was applied is removed again")
-        undeploy(kubectl, plan)
+        _remove(kubectl, plan)
     elif before:
         _say("it failed, so what stood before is applied again")
         (plan.out / "manifests.yaml").write_text(yaml.safe_dump_all(before), encoding="utf-8")

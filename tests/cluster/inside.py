@@ -38,11 +38,16 @@ def pod(namespace: str, name: str, script: str, arguments: Sequence[str], files:
 
 def load(kubectl: Kubectl, name: str, url: str, bodies: Sequence[Any], seconds: int, rate: int, *headers: str) -> dict[str, Any]:
     """What a caller in another namespace measured of `url`."""
-    arguments = [url, str(seconds), str(rate), *headers]
-    kubectl.apply(pod(CALLERS, name, "load.py", arguments, {"bodies.json": json.dumps(bodies)}, {}))
+    return call(kubectl, name, "load.py", [url, str(seconds), str(rate), *headers], bodies, seconds + 60)
+
+
+def call(kubectl: Kubectl, name: str, script: str, arguments: Sequence[str], bodies: Sequence[Any], most_s: int) -> dict[str, Any]:
+    """The last line that a script printed in a pod of the callers' namespace."""
+    kubectl.apply(pod(CALLERS, name, script, arguments, {"bodies.json": json.dumps(bodies)}, {}))
     try:
         wanted = "--for=jsonpath={.status.phase}=Succeeded"
-        kubectl("-n", CALLERS, "wait", f"pod/{name}", wanted, f"--timeout={seconds + 60}s")
+        if kubectl.attempt("-n", CALLERS, "wait", f"pod/{name}", wanted, f"--timeout={most_s}s").returncode:
+            raise AssertionError(f"{script} did not end well: {kubectl.attempt('-n', CALLERS, 'logs', name).stdout}")
         measured: dict[str, Any] = json.loads(kubectl("-n", CALLERS, "logs", name).strip().splitlines()[-1])
         return measured
     finally:

@@ -20,7 +20,7 @@ from promolift.settings import Settings
 from serving.kserve.boxes import Sources
 from serving.kserve.fused import fused
 from tests.cluster.conftest import Cluster
-from tests.cluster.inside import during, load
+from tests.cluster.inside import call, during, load
 
 pytestmark = [
     pytest.mark.cluster,
@@ -82,6 +82,16 @@ def test_a_thousand_decisions_are_those_of_one_process(cluster: Cluster, ledger_
             unequal.append((theirs, ours))
     measured["parity"] = {"asked": COUNT, "unequal": len(unequal)}
     assert unequal == [], unequal[0]
+
+
+def test_every_hop_is_measured_from_inside(cluster: Cluster, measured: dict[str, Any]):
+    urls = [f"http://promo-engine.{NAMESPACE}/v1/decisions", f"http://promo-decision.{NAMESPACE}", cluster.doors.api_key]
+    boxes = [f"{name}=http://promo-{name}-predictor.{NAMESPACE}/v1/models/{name}:predict" for name in NODES]
+    found = call(cluster.kubectl, "hops", "hops.py", [*urls, *boxes], cluster.bodies(50, skip=900), 120)
+    measured["hops"] = found
+    hops = found["hops"]
+    assert set(hops) == {*NODES, "graph", "engine"}
+    assert all(hops[name]["box_ms"] < hops[name]["hop_ms"] for name in NODES)
 
 
 def killed(kubectl: Kubectl, selector: str) -> Callable[[], None]:
