@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ PRODUCTION = re.compile(r"(^|[^a-z])(prod|production|prd|live)([^a-z]|$)", re.IG
 NAMESPACE = "promolift"
 CRDS = {"inferenceservices.serving.kserve.io": "v1beta1", "inferencegraphs.serving.kserve.io": "v1alpha1"}
 """Kinds that KServe brings, and the version that our manifests are written in."""
-READY_S = 60.0
+REPORTED_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,18 @@ def need_kserve(kubectl: Kubectl) -> None:
 
 
 def need_images(kubectl: Kubectl, images: Sequence[str]) -> None:
-    """Raises UnavailableError for the first image that no node has."""
-    nodes = kubectl.get("nodes")["items"]
-    there = {name.removeprefix("docker.io/") for node in nodes for image in node["status"].get("images", ()) for name in image["names"]}
-    for image in images:
-        if image not in there:
+    """Raises UnavailableError for the first image that no node has; a node takes a while to tell of a new one."""
+    deadline = time.monotonic() + REPORTED_S
+    while missing := [image for image in images if image not in _there(kubectl)]:
+        if time.monotonic() > deadline:
             raise UnavailableError(
-                f"No node of '{kubectl.context}' has the image {image}; build it with `make images` and carry it over "
-                f"(`kind load docker-image {image}`), or push it to a registry and name that with --registry."
+                f"No node of '{kubectl.context}' has the image {missing[0]}; build it with `make images` and carry it over "
+                f"(`kind load docker-image {missing[0]}`), or push it to a registry and name that with --registry."
             )
+        time.sleep(2)
+
+
+def _there(kubectl: Kubectl) -> set[str]:
+    """Names of the images that nodes have."""
+    nodes = kubectl.get("nodes")["items"]
+    return {name.removeprefix("docker.io/") for node in nodes for image in node["status"].get("images", ()) for name in image["names"]}

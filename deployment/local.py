@@ -20,7 +20,7 @@ from promolift.errors import ExpectationError, PromoliftError, UnavailableError
 OUT, RECORD = Path("build/deploy"), "deployed.json"
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "PersistentVolume", "StatefulSet")
 """What Redis needs; the rest is applied once the model's address is known."""
-WAIT_S = 240
+WAIT_S, REPEATEDLY = 240, 3
 
 
 @dataclass(frozen=True)
@@ -125,31 +125,52 @@ def _checked(build: Build, out: Path) -> list[Document]:
 
 
 def wait(kubectl: Kubectl) -> None:
-    """Until boxes, graph and programs are ready. Raises UnavailableError that says what is not, and why."""
-    deadline = time.monotonic() + WAIT_S
-    for what in ("inferenceservice", "inferencegraph"):
-        left = max(1, int(deadline - time.monotonic()))
-        ready = kubectl.attempt("-n", NAMESPACE, "wait", what, "--all", "--for=condition=Ready", f"--timeout={left}s")
-        if ready.returncode:
-            raise UnavailableError(f"Not everything became ready in {WAIT_S} s: {_reasons(kubectl) or ready.stderr.strip()}")
-    for what in ("deployment/promo-decision", "deployment/promo-engine", "deployment/promo-relay"):
-        left = max(1, int(deadline - time.monotonic()))
-        if kubectl.attempt("-n", NAMESPACE, "rollout", "status", what, f"--timeout={left}s").returncode:
-            raise UnavailableError(f"{what} did not become ready in {WAIT_S} s: {_reasons(kubectl)}")
+    """Until boxes, graph and programs are ready.
+
+    Raises UnavailableError that says what is not, and why; at once for a container that ended REPEATEDLY.
+    """
+    deadline, said = time.monotonic() + WAIT_S, ""
+    while missing := _missing(kubectl):
+        if (line := ", ".join(missing)) != said:
+            _say(f"waiting for {line}")
+            said = line
+        hopeless = [pod for pod in kubectl.get("-n", NAMESPACE, "pods")["items"] if any(map(_gave_up, _containers(pod)))]
+        if hopeless or time.monotonic() > deadline:
+            raise UnavailableError(f"Not ready: {said}. {_reasons(kubectl)}")
+        time.sleep(2)
+
+
+def _missing(kubectl: Kubectl) -> list[str]:
+    """What is not ready yet."""
+    found = kubectl.get("-n", NAMESPACE, "inferenceservice,inferencegraph,deployment")["items"]
+    wanted = {"Deployment": "Available"}
+    names = {}
+    for item in found:
+        conditions = {c["type"]: c["status"] for c in item.get("status", {}).get("conditions", ())}
+        names[item["metadata"]["name"]] = conditions.get(wanted.get(item["kind"], "Ready")) == "True"
+    return [name for name, ready in {"promo-decision": False, **names}.items() if not ready]
+
+
+def _containers(pod: Document) -> list[Document]:
+    status = pod["status"]
+    return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
+
+
+def _gave_up(container: Document) -> bool:
+    return bool(not container["ready"] and container["restartCount"] >= REPEATEDLY)
 
 
 def _reasons(kubectl: Kubectl) -> str:
     """What every container that does not run says of itself, by its state and the last line of its log."""
     found = []
     for pod in kubectl.get("-n", NAMESPACE, "pods")["items"]:
-        status, name = pod["status"], pod["metadata"]["name"]
-        states = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
-        for container in (state for state in states if not state["ready"] and not _finished(state)):
+        name = pod["metadata"]["name"]
+        for container in (state for state in _containers(pod) if not state["ready"] and not _finished(state)):
             log = kubectl.attempt("-n", NAMESPACE, "logs", name, "-c", container["name"], "--tail=1").stdout.strip()
             why = next((state.get("reason") or "running" for state in container["state"].values()), "unknown")
             found.append(f"{name}, {container['name']}: {why} {log}".rstrip())
-        waiting = [c["message"] for c in status.get("conditions", ()) if c["type"] == "PodScheduled" and c["status"] == "False"]
-        found += [f"{name}: {message}" for message in waiting]
+        conditions = pod["status"].get("conditions", ())
+        found += [f"{name}: {c['message']}" for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"]
     return "; ".join(found)
 
 

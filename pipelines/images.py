@@ -89,7 +89,7 @@ def source_hash(group: str) -> str:
 
 
 def source_files(group: str) -> set[Path]:
-    """Every file of this repository that the group's stages import; of a package named as an entry, data files too."""
+    """Every file of this repository that the group's stages import, and the data files that lie beside them (scripts for Redis, pages)."""
     found: set[Path] = set()
     todo = [f for entry in ENTRIES[group] for f in _entry_files(entry)]
     while todo:
@@ -97,7 +97,7 @@ def source_files(group: str) -> set[Path]:
         if file not in found:
             found.add(file)
             todo += [] if file.suffix != ".py" else [f for name in _imports(file) for f in _module_files(name)]
-    return found
+    return found | {f for folder in {f.parent for f in found} for f in folder.iterdir() if f.is_file() and f.suffix not in {".py", ".pyc"}}
 
 
 def _entry_files(entry: str) -> list[Path]:

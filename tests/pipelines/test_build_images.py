@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import build_images
-from pipelines.images import ENTRIES
+from pipelines.images import ENTRIES, source_files
 
 
 @pytest.mark.parametrize("group", ENTRIES)
@@ -18,6 +18,11 @@ def test_the_builds_folder_holds_the_groups_source_and_nothing_else(tmp_path: Pa
     own = {entry.split(".")[0] for entry in ENTRIES[group]}
     assert own | {"src"} <= rooms and "tests" not in rooms and "pipelines" not in rooms
     assert (tmp_path / "app/src/promolift/errors.py").is_file()
+
+
+def test_what_a_stage_reads_beside_its_code_travels_with_it():
+    carried = {path.name for path in source_files("serving")}
+    assert {"shared.lua", "reserve.lua", "rules.yaml", "graph.yaml"} <= carried
 
 
 def test_without_docker_it_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,77 @@
+"""Rendered manifests and what was measured on a cluster -> the drawing and the figures of docs/cluster.md."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from deployment.pods import pods_of
+from deployment.render import Build, Document, kinds, render
+from pipelines.images import ROOT
+from promolift.errors import ExpectationError, InputError
+
+PAGE = ROOT / "docs/cluster.md"
+BEGIN, END = "<!-- generated: python -m deployment page -->", "<!-- end of generated -->"
+
+
+def write(measured: Path, out: Path, *, check: bool) -> None:
+    """Write the generated part of docs/cluster.md; `check`: only hold its drawing against the manifests.
+
+    Raises InputError without figures, ExpectationError for a drawing that is not what the manifests say.
+    """
+    drawn = drawing(render(Build("local"), out))
+    text = PAGE.read_text(encoding="utf-8")
+    if check:
+        if drawn not in text:
+            raise ExpectationError("docs/cluster.md does not draw what the manifests say; run `python -m deployment page` and commit it.")
+        return
+    try:
+        figures = json.loads(measured.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise InputError(f"{measured} cannot be read ({problem}); `make test-cluster` writes it.") from problem
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n\n{drawn}\n\n{tables(figures)}\n\n{END}{after}", encoding="utf-8")
+
+
+def drawing(documents: Sequence[Document]) -> str:
+    """Mermaid: who asks whom, read off arguments, the graph's steps, and the secrets that pods name."""
+    return "\n".join(["```mermaid", "flowchart LR", *dict.fromkeys(f"  {edge}" for edge in _edges(documents)), "```"])
+
+
+def _edges(documents: Sequence[Document]) -> Iterator[str]:
+    (graph,) = kinds(documents, "InferenceGraph")
+    name = graph["metadata"]["name"]
+    yield f"caller([caller]) -->|X-API-Key| promo-engine[promo-engine]; promo-engine -->|http| {name}{{{{{name}: KServe's router}}}}"
+    for number, step in enumerate(graph["spec"]["nodes"]["root"]["steps"], 1):
+        yield f"{name} -->|{number}| {step['serviceName']}[{step['serviceName']}]"
+    for pod in pods_of(documents):
+        owner = pod.owner.split()[1]
+        text = json.dumps(pod.spec)
+        if "PROMOLIFT_REDIS_URL" in text:
+            yield f"{owner} --> promo-redis[(promo-redis)]"
+        if "STORAGE_URI" in text:
+            yield f"s3[(S3)] -.->|model| {owner}"
+        if place := re.search(r"--lake=(s3://[\w/]+)", text):
+            yield f"{owner} -->|{place[1]}| s3"
+
+
+def tables(figures: dict[str, Any]) -> str:
+    """Hops, and what pods that came and went cost callers."""
+    hops, parity = figures["hops"]["hops"], figures["parity"]
+    lines = [
+        f"Medians of {figures['hops']['count']} requests one after another, asked from a pod of another namespace:", "",
+        "| asked | answer, ms | of that inside the box, ms |", "|---|---|---|",
+        *(f"| {name} | {row['hop_ms']:.2f} | {row.get('box_ms', '')} |" for name, row in hops.items()), "",
+        f"{parity['asked']:,} decisions through KServe's router, and in one process: {parity['unequal']} differ.",
+        "", "| disturbed under load | asked | failed | degraded | p50, ms | p99, ms |", "|---|---|---|---|---|---|",
+        *(_disturbed(name, row) for name, row in figures.items() if name.split()[0] in {"kill", "roll"}),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _disturbed(name: str, row: dict[str, Any]) -> str:
+    failed = sum(count for status, count in row["statuses"].items() if status != "200")
+    degraded = max([count for what, count in row["said"].items() if re.fullmatch(r"[a-z_]+", what)], default=0)
+    return f"| {name} | {row['count']} | {failed} | {degraded} | {row['p50_ms']} | {row['p99_ms']} |"
