@@ -130,8 +130,8 @@ def wait(kubectl: Kubectl) -> None:
     Raises UnavailableError that says what is not, and why; at once for a container that ended REPEATEDLY.
     """
     deadline, said = time.monotonic() + WAIT_S, ""
-    while missing := _missing(kubectl):
-        if (line := ", ".join(missing)) != said:
+    while lacking := missing(kubectl):
+        if (line := ", ".join(lacking)) != said:
             _say(f"waiting for {line}")
             said = line
         hopeless = [pod for pod in kubectl.get("-n", NAMESPACE, "pods")["items"] if any(map(_gave_up, _containers(pod)))]
@@ -140,7 +140,7 @@ def wait(kubectl: Kubectl) -> None:
         time.sleep(2)
 
 
-def _missing(kubectl: Kubectl) -> list[str]:
+def missing(kubectl: Kubectl) -> list[str]:
     """What is not ready yet."""
     found = kubectl.get("-n", NAMESPACE, "inferenceservice,inferencegraph,deployment")["items"]
     wanted = {"Deployment": "Available"}

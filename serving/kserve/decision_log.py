@@ -4,6 +4,7 @@ Order of one drain: read, write, acknowledge. A crash between the last two leave
 what is new is written. Entries leave the stream once written.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,7 @@ from serving.kserve.log_rows import Rows, rows_of
 from serving.kserve.redis_client import connect
 from serving.kserve.spool import Spool, Stopped, repeat
 
+log = logging.getLogger(__name__)
 GROUP, CONSUMER, BATCH = "decision_log", "relay", 2_000
 
 
@@ -32,18 +34,29 @@ class DecisionLog:
 
     def __init__(self, ledger: Ledger, sink: Sink, spill: Path) -> None:
         self._ledger, self._sink, self._spool = ledger, sink, Spool(spill, ledger)
+        self._join()
+        self._pending = True
+
+    def _join(self) -> None:
+        """Make the group of readers unless it is there."""
         try:
-            ledger.client.xgroup_create(ledger.stream, GROUP, id="0", mkstream=True)
+            self._ledger.client.xgroup_create(self._ledger.stream, GROUP, id="0", mkstream=True)
         except redis.ResponseError as problem:
             if "BUSYGROUP" not in str(problem):
                 raise
-        self._pending = True
 
     def drain(self) -> int:
         """Write everything that waits now; returns how many entries were read."""
         self._spool.settle()
-        count = self._drain_stream("0") if self._pending else 0
-        return count + self._drain_stream(">")
+        try:
+            count = self._drain_stream("0") if self._pending else 0
+            return count + self._drain_stream(">")
+        except redis.ResponseError as problem:
+            if "NOGROUP" not in str(problem):
+                raise
+            log.warning("Redis has lost its stream of decisions; a new one is read from its beginning.")
+            self._join()
+            return 0
 
     def _drain_stream(self, start: str) -> int:
         """Batches until none is left; `start` "0" reads what was delivered and never acknowledged, ">" what is new."""

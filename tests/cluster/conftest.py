@@ -1,6 +1,7 @@
 """The deployment that `make deploy-local` left on the current kube context; without one these tests are skipped, and say why."""
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,13 @@ import redis
 
 from deployment.ask import Doors, doors
 from deployment.kubectl import NAMESPACE, Kubectl, chosen
-from deployment.local import OUT, Deployed, deployed
+from deployment.local import OUT, Deployed, deployed, missing
 from deployment.secret_values import secret
 from promolift.errors import PromoliftError
 from serving.kserve.decide import Question, requests
 from tests.cluster.inside import CALLERS
+
+SETTLED_S = 180
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,26 @@ def cluster() -> Iterator[Cluster]:
     kubectl("delete", "namespace", CALLERS, "--wait=false")
 
 
+@pytest.fixture(autouse=True)
+def settled(cluster: Cluster) -> None:
+    """A test begins when what the one before it changed has come to rest."""
+    settle(cluster.kubectl)
+
+
+def settle(kubectl: Kubectl) -> None:
+    """Wait until every pod runs and none is on its way out, twice in a row: a controller takes a moment to act on a change."""
+    deadline, still = time.monotonic() + SETTLED_S, 0
+    while still < 2:
+        assert time.monotonic() < deadline, kubectl("-n", NAMESPACE, "get", "pods")
+        time.sleep(2)
+        still = still + 1 if not missing(kubectl) and all(map(_rests, kubectl.get("-n", NAMESPACE, "pods")["items"])) else 0
+
+
+def _rests(pod: Any) -> bool:
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+    return ready and "deletionTimestamp" not in pod["metadata"]
+
+
 @pytest.fixture
 def ledger_redis(cluster: Cluster) -> Iterator[Any]:
     """A client of the cluster's Redis."""
@@ -57,8 +80,8 @@ def ledger_redis(cluster: Cluster) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def measured() -> Iterator[dict[str, Any]]:
     """What tests measured, by name: kept in build/cluster/measured.json for docs/cluster.md."""
-    found: dict[str, Any] = {}
-    yield found
     path = Path("build/cluster/measured.json")
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    yield found
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=2, sort_keys=True))

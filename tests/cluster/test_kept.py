@@ -12,7 +12,7 @@ from deployment.kubectl import NAMESPACE
 from deployment.secret_values import secret
 from promolift.contracts.decisions import Envelope, read_bytes
 from promolift.policy.ledger import Ledger
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, settle
 from tests.cluster.inside import sink
 
 pytestmark = pytest.mark.cluster
@@ -42,18 +42,24 @@ def books(cluster: Cluster, reservations: list[str]) -> tuple[dict[str, Any], li
 
 
 def test_the_payload_logger_tells_what_a_drift_detector_needs(cluster: Cluster):
-    def patch(*changes: dict[str, Any]) -> None:
-        cluster.kubectl("-n", NAMESPACE, "patch", "inferenceservice", "promo-predictor", "--type=json", "-p", json.dumps(list(changes)))
-        cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/promo-predictor-predictor", "--timeout=180s")
+    def patch(op: str, wait_s: int, grace: int) -> None:
+        logger = {"mode": "all", "url": f"http://promo-sink.{NAMESPACE}"}
+        changes = [
+            {"op": op, "path": "/spec/predictor/logger", **({"value": logger} if op == "add" else {})},
+            {"op": "replace", "path": "/spec/predictor/containers/0/lifecycle/preStop/sleep/seconds", "value": wait_s},
+            {"op": "replace", "path": "/spec/predictor/terminationGracePeriodSeconds", "value": grace},
+        ]
+        cluster.kubectl("-n", NAMESPACE, "patch", "inferenceservice", "promo-predictor", "--type=json", "-p", json.dumps(changes))
+        settle(cluster.kubectl)
 
-    logger = {"mode": "all", "url": f"http://promo-sink.{NAMESPACE}"}
     body = {**cluster.bodies(1, skip=77)[0], "deadline_ms": 5_000}
     with sink(cluster.kubectl) as received:
-        patch({"op": "add", "path": "/spec/predictor/logger", "value": logger})
+        # KServe's agent goes on proxying for 30 s after it is told to stop, so the box behind it must stay as long.
+        patch("add", 40, 80)
         try:
             events = logged(cluster, received, body)
         finally:
-            patch({"op": "remove", "path": "/spec/predictor/logger"})
+            patch("remove", 5, 40)
     asked, answered = events["org.kubeflow.serving.inference.request"], events["org.kubeflow.serving.inference.response"]
     assert asked["headers"]["ce-id"] == answered["headers"]["ce-id"]
     for event in (asked, answered):

@@ -71,7 +71,6 @@ def test_a_model_with_another_digest_is_not_served_and_the_old_one_goes_on(clust
         assert cluster.get("deployment", "promo-predictor-predictor")["status"]["availableReplicas"] == 1
     finally:
         patch(right)
-        cluster.kubectl("-n", NAMESPACE, "rollout", "status", "deployment/promo-predictor-predictor", "--timeout=120s")
 
 
 def last_words(cluster: Cluster, service: str) -> str:

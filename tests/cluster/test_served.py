@@ -109,11 +109,6 @@ SELECTORS = {
 }
 
 
-def settled(kubectl: Kubectl) -> None:
-    """Until every pod is ready again."""
-    kubectl("-n", NAMESPACE, "wait", "deployment", "--all", "--for=condition=Available", "--timeout=120s")
-
-
 @pytest.mark.parametrize("box", [*SELECTORS, "engine"])
 def test_a_killed_pod_costs_no_caller_an_answer(cluster: Cluster, measured: dict[str, Any], box: str):
     selector = SELECTORS.get(box, "app.kubernetes.io/component=engine")
@@ -124,9 +119,7 @@ def test_a_killed_pod_costs_no_caller_an_answer(cluster: Cluster, measured: dict
             f"X-API-Key={cluster.doors.api_key}",
         )  # fmt: skip
 
-    settled(cluster.kubectl)
     found = during(ask, killed(cluster.kubectl, selector), 8.0)
-    settled(cluster.kubectl)
     measured[f"kill {box}"] = found
     failed = sum(count for status, count in found["statuses"].items() if status != "200")
     assert found["count"] >= SECONDS * RATE * 0.9
@@ -143,10 +136,8 @@ def test_a_rolling_update_of_the_predictor_fails_no_request(cluster: Cluster, me
         bodies = [{**body, "deadline_ms": 5_000} for body in cluster.bodies(50)]
         return load(cluster.kubectl, "roll", f"http://promo-decision.{NAMESPACE}", bodies, SECONDS, RATE)
 
-    settled(cluster.kubectl)
     before = cluster.get("deployment", "promo-predictor-predictor")["status"]["observedGeneration"]
     found = during(ask, update, 5.0)
-    settled(cluster.kubectl)
     patch = [{"op": "remove", "path": "/spec/predictor/containers/0/env/2"}]
     cluster.kubectl("-n", NAMESPACE, "patch", "inferenceservice", "promo-predictor", "--type=json", "-p", json.dumps(patch))
     assert cluster.get("deployment", "promo-predictor-predictor")["status"]["observedGeneration"] > before

@@ -125,6 +125,18 @@ def test_a_crash_before_the_commit_loses_nothing(client: redis.Redis, lake: Path
     assert ids(lake) == ["d0", "d1", "d2", "d3"]
 
 
+def test_a_redis_that_lost_everything_is_read_from_the_beginning_of_its_new_stream(
+    client: redis.Redis, lake: Path, write: Write, caplog: pytest.LogCaptureFixture
+):
+    relay = DecisionLog(Ledger(client), DeltaLog(lake), lake.with_name("spill.jsonl"))
+    write(range(2))
+    assert relay.drain() == 2
+    client.flushall()
+    write(range(2, 4))
+    assert relay.drain() == 0 and "has lost its stream" in caplog.text
+    assert (relay.drain(), ids(lake)) == (2, ["d0", "d1", "d2", "d3"])
+
+
 def test_what_was_answered_without_the_ledger_is_settled_with_it(client: redis.Redis, lake: Path):
     """A promo was reserved, but the shopper was told no_promo: nothing stays reserved, and a retry hears no_promo again."""
     ledger, spill = Ledger(client), lake.with_name("spill.jsonl")
