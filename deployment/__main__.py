@@ -86,6 +86,13 @@ def _load(options: argparse.Namespace) -> int:
     return 1 if found["breaches"] else 0
 
 
+def _page(options: argparse.Namespace) -> int:
+    from deployment.page import write  # noqa: PLC0415
+
+    write(options.measured, options.out / "page", check=options.check)
+    return 0
+
+
 def _images(options: argparse.Namespace) -> int:
     print(*Build("local", registry=options.registry).images().values(), sep="\n")
     return 0
@@ -135,6 +142,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--out", type=Path, default=Path("build/deploy"), metavar="DIR", help="where files go (%(default)s)")
     for command in (checking, deploying, removing, naming):
         command.add_argument("--registry", default="", metavar="HOST/PATH", help="registry before the images' names (default: none)")
+    paging = commands.add_parser("page", help="write drawing and figures of docs/cluster.md")
+    paging.set_defaults(run_command=_page)
+    paging.add_argument("--measured", type=Path, default=Path("build/cluster/measured.json"), metavar="FILE", help="of make test-cluster")
+    paging.add_argument("--out", type=Path, default=Path("build/manifests"), metavar="DIR", help="where manifests go (%(default)s)")
+    paging.add_argument("--check", action="store_true", help="write nothing; fail when the drawing is not what the manifests say")
     schemas = commands.add_parser("schemas", help="take a kind's schema from its CRD file")
     schemas.set_defaults(run_command=_schemas)
     schemas.add_argument("file", nargs="+", type=Path, help="YAML with CustomResourceDefinitions")

@@ -16,7 +16,7 @@ from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.features import features_of
 from promolift.contracts.tables import FEATURES
 from promolift.errors import InputError, UnavailableError
-from promolift.feast_redis import connection_string
+from promolift.feast_redis import connection_string, shown
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,7 +42,7 @@ def materialize(lake: Path, redis_url: str, registry: Path) -> dict[str, Any]:
         store.apply([shopper(), served, service(served, features)])
         store.materialize(BEGINNING, moments, feature_views=[VIEW], disable_event_timestamp=False)
     except RedisConnectionError as error:
-        raise UnavailableError(f"Redis at {redis_url} does not answer ({error}); start it or set PROMOLIFT_REDIS_URL.") from error
+        raise UnavailableError(f"Redis at {shown(redis_url)} does not answer ({error}); start it or set PROMOLIFT_REDIS_URL.") from error
     return {"shoppers": shoppers, "features": len(features.names), "as_of": moments.isoformat(), "version": version}
 
 

@@ -9,6 +9,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from promolift.errors import InputError, UnavailableError
+from promolift.feast_redis import shown
 
 T = TypeVar("T")
 TIMEOUT_S = 0.05
@@ -24,7 +25,7 @@ def client(url: str, timeout_s: float = TIMEOUT_S) -> Any:
     try:
         return redis.Redis.from_url(url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1))
     except ValueError as problem:
-        raise InputError(f"'{url}' is no Redis URL; write it as redis://host:6379/0.") from problem
+        raise InputError(f"'{shown(url)}' is no Redis URL; write it as redis://host:6379/0.") from problem
 
 
 class Line:
@@ -53,7 +54,10 @@ def connect(url: str, timeout_s: float = TIMEOUT_S) -> Any:
     try:
         found.ping()
     except redis.RedisError as problem:
-        raise UnavailableError(f"Redis at {url} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL.") from problem
+        place = shown(url)
+        if isinstance(problem, redis.AuthenticationError):
+            raise UnavailableError(f"Redis at {place} refuses the password of PROMOLIFT_REDIS_URL ({problem}); correct it.") from problem
+        raise UnavailableError(f"Redis at {place} does not answer ({problem}); start it or set PROMOLIFT_REDIS_URL.") from problem
     return found
 
 

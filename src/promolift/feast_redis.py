@@ -1,8 +1,14 @@
-"""Redis URL -> Feast's own form of it, which writers and readers of online features share."""
+"""Redis URL -> Feast's own form of it, which writers and readers of online features share, and the form that may be printed."""
 
+import re
 from urllib.parse import unquote, urlsplit
 
 from promolift.errors import InputError
+
+
+def shown(redis_url: str) -> str:
+    """The URL with its password hidden, for messages and logs."""
+    return re.sub(r"(//[^:@/]*):[^@]*@", r"\1:***@", redis_url)
 
 
 def connection_string(redis_url: str, **options: float) -> str:
@@ -11,10 +17,10 @@ def connection_string(redis_url: str, **options: float) -> str:
         parts = urlsplit(redis_url)
         host, port = parts.hostname, parts.port or 6379
     except ValueError as problem:  # a port that is no number, a bracket left open
-        raise InputError(f"'{redis_url}' is no Redis URL ({problem}); write it as redis://host:6379/0.") from problem
+        raise InputError(f"'{shown(redis_url)}' is no Redis URL ({problem}); write it as redis://host:6379/0.") from problem
     database = parts.path.strip("/")
     if parts.scheme not in {"redis", "rediss"} or not host or not (database or "0").isdecimal():
-        raise InputError(f"'{redis_url}' is no Redis URL; write it as redis://host:6379/0.")
+        raise InputError(f"'{shown(redis_url)}' is no Redis URL; write it as redis://host:6379/0.")
     named = {"db": database, "username": unquote(parts.username or ""), "password": unquote(parts.password or "")}
     named |= {"ssl": "true" if parts.scheme == "rediss" else ""}
     if any("," in value for value in named.values()):

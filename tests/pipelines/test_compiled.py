@@ -69,6 +69,16 @@ def test_conditions_ask_single_unnamed_outputs_only(path: Path):
     assert all(re.fullmatch(r"inputs\.parameter_values\['pipelinechannel--[\w-]+-Output'\] == true", c) for c in conditions), conditions
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_no_artifact_is_left_where_the_launcher_would_copy_it(path: Path):
+    # An output keeps the place that the launcher chose, and is copied from there, unless its stage names another one.
+    spec, _ = documents(path)
+    for component in (c for c in spec["components"].values() if "executorLabel" in c):
+        body = "\n".join(spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]["command"])
+        for name in component.get("outputDefinitions", {}).get("artifacts", {}):
+            assert re.search(rf"\b{name}\.uri\b[^=\n]*= f\"{{root}}/", body), (component["executorLabel"], name)
+
+
 def test_training_reads_no_truth():
     spec, _ = documents(compiled.FOLDER / "training.yaml")
     bodies = {n: "\n".join(e["container"]["command"]) for n, e in spec["deploymentSpec"]["executors"].items()}

@@ -18,11 +18,13 @@ from promolift.contracts.decisions import Candidates, Decision, Envelope, Scores
 from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
 from promolift.errors import UnavailableError
 from promolift.policy.ledger import Arm, Budget, Ledger, Order, Proposal
+from promolift.redis_server import redis_server
 from serving.kserve.constraints import fingerprint
 from serving.kserve.decision_log import DecisionLog, relay
 from serving.kserve.log_delta import DeltaLog, read_decisions
 from serving.kserve.processes import Processes
-from serving.kserve.spool import spill_to
+from serving.kserve.redis_client import connect
+from serving.kserve.spool import settle, spill_to
 
 
 def record(number: int) -> bytes:
@@ -198,6 +200,26 @@ def test_redis_down_at_the_start_is_one_sentence_and_status_4(tmp_path: Path):
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 4
     assert "does not answer" in ended.stderr.splitlines()[-1]
+
+
+def test_a_pods_own_spool_is_settled_without_a_relay(client: redis.Redis, redis_url: str, tmp_path: Path):
+    path, alive, turns = tmp_path / "spool/undelivered.jsonl", tmp_path / "alive", iter([False, True])
+    spill_to(path)(record(1))
+    settle(redis_url, path, lambda _: next(turns), alive)
+    waiting = [row[b"record"] for _, row in client.xrange(Ledger(client).stream)]
+    assert [read_bytes(Envelope, row).request.request_id for row in waiting] == ["r1"]
+    assert alive.exists() and not path.exists() and not path.with_suffix(".taken").exists()
+
+
+def test_a_wrong_password_is_said_and_never_printed(tmp_path: Path):
+    with redis_server(tmp_path / "redis") as url:
+        with redis.Redis.from_url(url) as owner:
+            owner.config_set("requirepass", "right")
+        port = url.rsplit(":", 1)[1]
+        with pytest.raises(UnavailableError, match=r"redis://:\*\*\*@127\.0\.0\.1:\d+/0 refuses the password") as said:
+            connect(f"redis://:wr0ng@127.0.0.1:{port}")
+        assert "wr0ng" not in str(said.value)
+        connect(f"redis://:right@127.0.0.1:{port}").close()
 
 
 def test_a_record_that_cannot_be_read_is_kept_aside_and_holds_up_no_other(client: redis.Redis, lake: Path, write: Write):

@@ -34,6 +34,25 @@ AGES = Ages(2 * 86_400.0, 30 * 86_400.0)
 SETTINGS = Settings(token_keys={"k1": SecretStr("x" * 32)})
 
 
+def test_only_the_model_that_the_deployment_names_is_served(model_folder: Path, tmp_path: Path):
+    right = load_manifest(model_folder).sha256
+    sources = Sources("redis://127.0.0.1:1/0", model_folder, tmp_path / "registry.db", spill=tmp_path / "spill.jsonl")
+    for name in ("eligibility", "predictor", "constraints"):
+        build(name, sources, SETTINGS.model_copy(update={"model_sha256": right}))
+        with pytest.raises(InputError, match=f"has sha256 {right}, but this deployment is for {'e' * 64} .PROMOLIFT_MODEL_SHA256."):
+            build(name, sources, SETTINGS.model_copy(update={"model_sha256": "e" * 64}))
+
+
+def test_a_model_with_other_tensors_than_its_manifest_says_is_refused(model_folder: Path, tmp_path: Path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    path = tmp_path / "model/manifest.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "numeric": document["numeric"][:-1]}))
+    count = len(document["numeric"])
+    with pytest.raises(InputError, match=rf"has the signature .*'numeric': \[1, {count}\].*but its manifest says .*\[1, {count - 1}\]"):
+        Predictor(tmp_path / "model")
+
+
 def test_scores_follow_the_candidates(model_folder: Path):
     final = Predictor(model_folder)(asked(baskets_7d=6.0))
     assert final.scores is not None
