@@ -5,7 +5,7 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS base
 ARG GROUP
 # Only Spark runs on Java, only LightGBM asks for OpenMP.
-RUN case "$GROUP" in spark) needs=openjdk-17-jre-headless ;; train) needs=libgomp1 ;; *) exit 0 ;; esac \
+RUN case "$GROUP" in spark) needs=openjdk-17-jre-headless ;; train*) needs=libgomp1 ;; *) exit 0 ;; esac \
     && apt-get update -qq && apt-get install -y -qq --no-install-recommends $needs && rm -rf /var/lib/apt/lists/*
 
 FROM base AS build

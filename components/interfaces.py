@@ -62,7 +62,7 @@ def materialize_features(root: str, redis_url: str, gold: Input[Dataset], regist
     registry.metadata["online"] = materialize(f"{root}/lake", redis_url, registry.uri)
 
 
-@_stage("train")
+@_stage("train-gpu")
 def train_uplift(
     root: str, seed: int, epochs: int, seeds: int, search_trials: int, search_seconds: int, mlflow_uri: str,
     gold: Input[Dataset], model: Output[Model],

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.interfaces import IMAGE
-from pipelines.images import ENTRIES, ROOT, pins_hash, source_files, source_hash
+from pipelines.images import ENTRIES, GPU, ROOT, pins_hash, source_files, source_hash
 from promolift.errors import PromoliftError, UnavailableError
 
 BASE = "python:3.11-slim-bookworm"
@@ -131,7 +131,9 @@ def check_engine() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; a failure is one sentence on stderr and the exit status of its kind."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.build_images", description="Build the images of the dependency groups.")
-    parser.add_argument("groups", nargs="*", metavar="GROUP", help=f"which ones (default: all of {', '.join(ENTRIES)})")
+    parser.add_argument(
+        "groups", nargs="*", metavar="GROUP", help=f"which ones of {', '.join(ENTRIES)} (default: all but {', '.join(GPU)})"
+    )
     parser.add_argument("--out", type=Path, default=Path("build/images"), metavar="DIR", help="logs and bills of materials (%(default)s)")
     options = parser.parse_args(arguments)
     if unknown := [group for group in options.groups if group not in ENTRIES]:
@@ -139,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_to_all = 0
     try:
         check_engine()
-        for group in options.groups or ENTRIES:
+        for group in options.groups or [name for name in ENTRIES if name not in GPU]:
             made = build(group, options.out)
             found = suspects(made.name)
             open_to_all += len(found)

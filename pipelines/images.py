@@ -26,16 +26,26 @@ ENTRIES: dict[str, tuple[str, ...]] = {
         "components.train_uplift", "components.train_baselines", "components.evaluate_uplift", "components.measure_truth",
         "components.register_model", "components.fetch_champion",
     ),
+    "train-gpu": ("components.train_uplift",),
     "serving": ("serving",),
     "online": ("serving",),
 }  # fmt: skip
 """Modules that an image's stages start with; of a package, every file. What they import is found from there."""
+GPU = ("train-gpu",)
+"""Images with CUDA's libraries, for a cluster's GPU nodes; on this machine the network trains in the image without."""
 LENGTH = 12
 
 
 def with_pins(pipeline: str) -> str:
     """Pipeline YAML with each image tagged by its locked pins."""
     return _tagged(pipeline, pins_hash)
+
+
+def without_gpus(pipeline: str) -> str:
+    """Untagged pipeline YAML with the image of the same stages that asks for no GPU."""
+    for group in GPU:
+        pipeline = pipeline.replace(f"image: {IMAGE.format(group=group)}\n", f"image: {IMAGE.format(group=group.removesuffix('-gpu'))}\n")
+    return pipeline
 
 
 def with_sources(pipeline: str) -> str:

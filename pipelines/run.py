@@ -14,7 +14,7 @@ from components.learner_names import LEARNERS, names_of
 from pipelines.compiled import check_all, compiled, write_all
 from pipelines.docker_runner import docker_runner, need_images
 from pipelines.finish import finish
-from pipelines.images import ROOT, source_hash, with_sources
+from pipelines.images import ROOT, source_hash, with_sources, without_gpus
 from pipelines.local_runner import run_pipeline
 from pipelines.run_folder import Origin, content_of, opened
 from pipelines.summary import summarise
@@ -105,7 +105,7 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
     if pipeline == "training":
         _check_effort(options)
     origin = Origin(options.source, content_of(*inputs(options.source, options.path)), options.seed, source_hash("spark"))
-    text = with_sources(compiled(pipeline))
+    text = with_sources(without_gpus(compiled(pipeline)))
     if options.on == "local":
         check_java()
     else:

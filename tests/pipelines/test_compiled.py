@@ -43,7 +43,7 @@ def test_images_are_tagged_by_hash_and_install_nothing(path: Path):
     spec, _ = documents(path)
     for executor in spec["deploymentSpec"]["executors"].values():
         container = executor["container"]
-        assert re.fullmatch(r"promolift/[a-z]+:python3\.11-[0-9a-f]{12}", container["image"]), container["image"]
+        assert re.fullmatch(r"promolift/[a-z-]+:python3\.11-[0-9a-f]{12}", container["image"]), container["image"]
         assert "pip" not in " ".join(container["command"])
 
 
@@ -55,6 +55,7 @@ def test_every_task_has_memory_retries_and_a_timeout_and_a_gpu_task_a_toleration
         assert resources["resourceMemoryLimit"], name
         assert int(platform[name]["activeDeadlineSeconds"]) > 0, name
         if "accelerator" in resources:
+            assert executor["container"]["image"].startswith("promolift/train-gpu:"), name
             assert platform[name]["tolerations"] == [{"effect": "NoSchedule", "key": "nvidia.com/gpu", "operator": "Exists"}]
     stages = [t for t in tasks(spec) if not t["componentRef"]["name"].startswith("comp-condition")]
     assert all(t["retryPolicy"]["maxRetryCount"] > 0 for t in stages)
@@ -89,7 +90,7 @@ def test_every_stage_starts_from_a_module_that_its_image_carries():
     spec, _ = documents(compiled.FOLDER / "training.yaml")
     for name, executor in spec["deploymentSpec"]["executors"].items():
         module = re.search(r"from (components\.\w+) import", "\n".join(executor["container"]["command"]))
-        group = re.match(r"promolift/([a-z]+):", executor["container"]["image"])
+        group = re.match(r"promolift/([a-z-]+):", executor["container"]["image"])
         assert module and group and module[1] in images.ENTRIES[group[1]], name
 
 
@@ -118,3 +119,8 @@ def test_an_images_pins_are_its_groups_own():
     text = compiled.compiled("training")
     assert f"promolift/train:python3.11-{hashes['train']}\n" in images.with_pins(text)
     assert f"promolift/train:python3.11-{hashes['train']}-{images.source_hash('train')}\n" in images.with_sources(text)
+
+
+def test_on_a_machine_without_a_gpu_the_network_trains_in_the_image_without_cuda():
+    text = images.with_sources(images.without_gpus(compiled.compiled("training")))
+    assert "promolift/train-gpu" not in text and text.count("image: promolift/train:") == 6
