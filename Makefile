@@ -67,6 +67,7 @@ images: $(READY) ## build the image of every dependency group that changed (need
 
 manifests: $(READY) ## render both overlays, hold them to strict schemas and to our policies (build/manifests)
 	@$(PYTHON) -m deployment render
+	@$(PYTHON) -m deployment page --check
 
 deploy-local: $(READY) ## serve RUN on the current kube context, after asking (YES=1 does not ask)
 	@$(PYTHON) -m deployment deploy --run $(RUN)

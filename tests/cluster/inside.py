@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from deployment.kubectl import NAMESPACE, Kubectl
-from pipelines.build_images import image_name
 
 PODS = Path(__file__).with_name("pods")
 CALLERS = "promolift-callers"
@@ -17,11 +16,12 @@ WRITABLE = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "
 AS_NOBODY = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
-def pod(namespace: str, name: str, script: str, arguments: Sequence[str], files: dict[str, str], labels: dict[str, str]) -> list[Any]:
-    """A pod that runs the script, and the ConfigMap that brings script and files."""
-    metadata = {"name": name, "namespace": namespace, "labels": {"app": name, **labels}}
+def pod(kubectl: Kubectl, namespace: str, name: str, script: str, arguments: Sequence[str], files: dict[str, str]) -> list[Any]:
+    """A pod that runs the script in the engine's image, and the ConfigMap that brings script and files."""
+    metadata = {"name": name, "namespace": namespace, "labels": {"app": name}}
+    engine = kubectl.get("-n", NAMESPACE, "deployment", "promo-engine")["spec"]["template"]["spec"]["containers"][0]
     container = {
-        "name": "main", "image": image_name("serving"), "imagePullPolicy": "IfNotPresent",
+        "name": "main", "image": engine["image"], "imagePullPolicy": "IfNotPresent",
         "command": ["python", f"/scripts/{script}", *arguments], "securityContext": WRITABLE,
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "volumeMounts": [{"name": "scripts", "mountPath": "/scripts", "readOnly": True}],
@@ -43,7 +43,7 @@ def load(kubectl: Kubectl, name: str, url: str, bodies: Sequence[Any], seconds: 
 
 def call(kubectl: Kubectl, name: str, script: str, arguments: Sequence[str], bodies: Sequence[Any], most_s: int) -> dict[str, Any]:
     """The last line that a script printed in a pod of the callers' namespace."""
-    kubectl.apply(pod(CALLERS, name, script, arguments, {"bodies.json": json.dumps(bodies)}, {}))
+    kubectl.apply(pod(kubectl, CALLERS, name, script, arguments, {"bodies.json": json.dumps(bodies)}))
     try:
         wanted = "--for=jsonpath={.status.phase}=Succeeded"
         if kubectl.attempt("-n", CALLERS, "wait", f"pod/{name}", wanted, f"--timeout={most_s}s").returncode:
@@ -77,7 +77,7 @@ def during(work: Callable[[], dict[str, Any]], disturb: Callable[[], None], afte
 @contextmanager
 def sink(kubectl: Kubectl) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """A Service promo-sink in the namespace that keeps CloudEvents; gives a function that reads them."""
-    documents = pod(NAMESPACE, "promo-sink", "sink.py", [], {}, {})
+    documents = pod(kubectl, NAMESPACE, "promo-sink", "sink.py", [], {})
     service = {
         "apiVersion": "v1", "kind": "Service", "metadata": {"name": "promo-sink", "namespace": NAMESPACE, "labels": {"app": "promo-sink"}},
         "spec": {"selector": {"app": "promo-sink"}, "ports": [{"port": 80, "targetPort": 8080}]},

@@ -14,6 +14,9 @@ from typing import Any
 
 import aiohttp
 
+PARTS = {"deadline", "graph_unavailable", "ledger_unavailable", "features_unavailable", "model_error"}
+"""What an answer says of parts that were away, unlike what it says of the shopper."""
+
 
 async def main() -> None:
     url, seconds, rate = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
@@ -22,6 +25,7 @@ async def main() -> None:
     took: list[float] = []
     statuses: Counter[str] = Counter()
     said: Counter[str] = Counter()
+    without = [0]
 
     async def ask(session: aiohttp.ClientSession, body: dict[str, Any]) -> None:
         started = time.perf_counter()
@@ -32,8 +36,9 @@ async def main() -> None:
                 if answer.status == 200:
                     document = json.loads(text)
                     said.update(document.get("degraded", ()))
+                    without[0] += bool(PARTS & set(document.get("degraded", ())))
                 else:
-                    said[text[:160]] += 1
+                    said[f"{answer.status} from {answer.headers.get('server', 'a server without a name')}: {text[:160]}"] += 1
         except (aiohttp.ClientError, TimeoutError) as problem:
             statuses[type(problem).__name__] += 1
             said[str(problem)[:160]] += 1
@@ -48,7 +53,7 @@ async def main() -> None:
             await asyncio.sleep(max(0.0, count / rate - now))
     took.sort()
     quantiles = {f"p{q}_ms": round(took[min(len(took) - 1, len(took) * q // 100)], 2) for q in (50, 95, 99)}
-    print(json.dumps({"count": len(took), "statuses": statuses, "said": dict(said.most_common(5)), **quantiles}))
+    print(json.dumps({"count": len(took), "statuses": statuses, "degraded": without[0], "said": dict(said.most_common(5)), **quantiles}))
 
 
 asyncio.run(main())
