@@ -20,6 +20,7 @@ from promolift.errors import ExpectationError, PromoliftError, UnavailableError
 OUT, RECORD = Path("build/deploy"), "deployed.json"
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "PersistentVolume", "StatefulSet")
 """What Redis needs; the rest is applied once the model's address is known."""
+IMAGE = "{.spec.template.spec.containers[0].image}"
 WAIT_S, REPEATEDLY = 240, 3
 
 
@@ -86,10 +87,11 @@ def undeploy(kubectl: Kubectl, plan: Plan) -> None:
 
 def _remove(kubectl: Kubectl, plan: Plan) -> None:
     """Delete everything but what is in S3."""
+    image = kubectl.attempt("-n", NAMESPACE, "get", "statefulset", "promo-redis", "-o", f"jsonpath={IMAGE}").stdout
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait=true", f"--timeout={WAIT_S}s")
     if kubectl.attempt("get", "pv", "promo-redis").returncode == 0:
+        _node_folder(kubectl, image or Build("local", registry=plan.registry).images()["online"], "remove")
         kubectl("delete", "pv", "promo-redis", "--ignore-not-found", f"--timeout={WAIT_S}s")
-        _node_folder(kubectl, Build("local", registry=plan.registry), "remove")
     for name in ("manifests.yaml", "kustomization.yaml", "api_keys.json", "api_key", "registry.db", RECORD):
         (plan.out / name).unlink(missing_ok=True)
 
@@ -100,7 +102,7 @@ def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
     kubectl.apply(kinds(documents, "Namespace"))
     make_secrets(kubectl, plan.out)
     if build.components:
-        _node_folder(kubectl, build, "make")
+        _node_folder(kubectl, build.images()["online"], "make")
     kubectl.apply([*kinds(documents, *FIRST), *_named(documents, "Service", "promo-redis")])
     kubectl("-n", NAMESPACE, "rollout", "status", "statefulset/promo-redis", f"--timeout={WAIT_S}s")
     _say("features into Redis, the model to S3")
@@ -185,15 +187,18 @@ def _has_storage(kubectl: Kubectl) -> bool:
     return any(found["metadata"].get("annotations", {}).get(default) == "true" for found in classes)
 
 
-def _node_folder(kubectl: Kubectl, build: Build, action: str) -> None:
-    """Make or remove the folder of the volume on the node."""
+def _node_folder(kubectl: Kubectl, image: str, action: str) -> None:
+    """Make or remove the folder of the volume on the node. Raises UnavailableError when the node does not let us."""
     job = yaml.safe_load((MANIFESTS / "components/node-volume/job.yaml").read_text(encoding="utf-8"))
-    container = job["spec"]["template"]["spec"]["containers"][0]
-    container["image"], container["env"][0]["value"] = build.images()["online"], action
-    kubectl("-n", "kube-system", "delete", "job", job["metadata"]["name"], "--ignore-not-found")
+    container, name = job["spec"]["template"]["spec"]["containers"][0], job["metadata"]["name"]
+    container["image"], container["env"][0]["value"] = image, action
+    kubectl("-n", "kube-system", "delete", "job", name, "--ignore-not-found")
     kubectl.apply([job])
-    kubectl("-n", "kube-system", "wait", "job", job["metadata"]["name"], "--for=condition=Complete", "--timeout=60s")
-    kubectl("-n", "kube-system", "delete", "job", job["metadata"]["name"])
+    done = kubectl.attempt("-n", "kube-system", "wait", "job", name, "--for=condition=Complete", "--timeout=60s").returncode == 0
+    said = kubectl.attempt("-n", "kube-system", "logs", f"job/{name}").stderr.strip()
+    kubectl("-n", "kube-system", "delete", "job", name)
+    if not done:
+        raise UnavailableError(f"The job {name} could not {action} the folder /var/lib/promolift on the node. {said}")
 
 
 def _named(documents: Sequence[Document], kind: str, name: str) -> list[Document]:
