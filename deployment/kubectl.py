@@ -104,8 +104,9 @@ def need_kserve(kubectl: Kubectl) -> None:
         found = kubectl.attempt("get", "crd", name, "-o", "jsonpath={.spec.versions[?(@.served==true)].name}")
         if found.returncode:
             raise UnavailableError(f"The cluster '{kubectl.context}' has no {name}; install KServe 0.17 or newer in Standard mode.")
-        if version not in found.stdout.split():
-            raise UnavailableError(f"The cluster '{kubectl.context}' serves {name} as {found.stdout}, not as {version}; update KServe.")
+        served = found.stdout.split()
+        if version not in served:
+            raise UnavailableError(f"The cluster '{kubectl.context}' serves {name} as {', '.join(served)}, not as {version}; update KServe.")
 
 
 def need_images(kubectl: Kubectl, images: Sequence[str]) -> None:

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from deployment import __main__ as command
-from deployment import release
-from promolift.errors import InputError, UnavailableError
+from deployment import kubectl, release
+from deployment.kubectl import Kubectl, need_images, need_kserve
+from promolift.errors import InputError, PromoliftError, UnavailableError
 
 UNREACHABLE = "https://127.0.0.1:1"
 
@@ -87,3 +88,46 @@ def test_schemas_come_from_crd_files_only(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "pod.yaml").write_text("kind: Pod\n")
     status, sentence = said(["schemas", str(tmp_path / "pod.yaml")], capsys)
     assert status == 2 and "holds no CustomResourceDefinition" in sentence
+
+
+def kubectl_that(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Kubectl:
+    """A program of that name in place of the real one: what a cluster would say that is not at hand."""
+    program = folder / "bin/kubectl"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return Kubectl("test")
+
+
+def test_a_cluster_without_kserve_or_with_an_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bare = kubectl_that(tmp_path, monkeypatch, "exit 1")
+    with pytest.raises(UnavailableError, match=r"has no inferenceservices\.serving\.kserve\.io; install KServe 0\.17"):
+        need_kserve(bare)
+    (tmp_path / "bin/kubectl").write_text("#!/bin/sh\necho v1alpha2\n")
+    with pytest.raises(UnavailableError, match="as v1alpha2, not as v1beta1; update KServe"):
+        need_kserve(bare)
+
+
+def test_an_image_that_no_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    answer = '{"items": [{"status": {"images": [{"names": ["docker.io/promolift/serving:a"]}]}}]}'
+    nodes = kubectl_that(tmp_path, monkeypatch, f"echo '{answer}'")
+    monkeypatch.setattr(kubectl, "REPORTED_S", 0)
+    need_images(nodes, ["promolift/serving:a"])
+    with pytest.raises(UnavailableError, match=r"No node of 'test' has the image promolift/online:b; build it with `make images`"):
+        need_images(nodes, ["promolift/serving:a", "promolift/online:b"])
+
+
+def test_a_service_that_cannot_be_forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    refused = kubectl_that(tmp_path, monkeypatch, "echo 'error: services \"x\" not found' >&2; exit 1")
+    with (
+        pytest.raises(UnavailableError, match="svc/x cannot be reached through kubectl port-forward: error: services"),
+        refused.forwarded("svc/x", 80),
+    ):
+        pass
+
+
+def test_what_the_cluster_refuses_is_said_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    refused = kubectl_that(tmp_path, monkeypatch, "echo 'Error from server (Forbidden): not yours' >&2; exit 1")
+    with pytest.raises(PromoliftError, match=r"refuses `kubectl get pods -o`: Error from server \(Forbidden\): not yours"):
+        refused.get("pods")
