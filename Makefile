@@ -10,10 +10,10 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: manifests deploy-local undeploy-local test-cluster help setup format check test test-fast compile demo serve decide replay load faults images bench science clean
+.PHONY: help setup format check test test-fast compile demo serve decide replay load faults images manifests deploy-local undeploy-local test-cluster bench science clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): uv.lock pyproject.toml scripts/setup.sh
 	@scripts/setup.sh

@@ -106,7 +106,7 @@ def need_kserve(kubectl: Kubectl) -> None:
             raise UnavailableError(f"The cluster '{kubectl.context}' has no {name}; install KServe 0.17 or newer in Standard mode.")
         served = found.stdout.split()
         if version not in served:
-            raise UnavailableError(f"The cluster '{kubectl.context}' serves {name} as {', '.join(served)}, not as {version}; update KServe.")
+            raise UnavailableError(f"'{kubectl.context}' serves {name} as {', '.join(served)}, not as {version}; update KServe.")
 
 
 def need_images(kubectl: Kubectl, images: Sequence[str]) -> None:
