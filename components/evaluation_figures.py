@@ -41,9 +41,11 @@ def draw_spend(document: dict[str, Any], path: Path) -> None:
     for name, model in document["models"].items():
         curve = model["spend_curve"]
         _band(axes, (name, document["models"]), curve["spend"], curve["value"], curve["error"])
+    most = max((point["spend"] for point in document["single_promos"].values()), default=0.0)
     for promo, point in document["single_promos"].items():
+        left, side = (-3, "right") if point["spend"] > 0.8 * most else (3, "left")  # a name at the edge would be cut off
         axes.plot(point["spend"], point["value"], "k.", markersize=6)
-        axes.annotate(promo, (point["spend"], point["value"]), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        axes.annotate(promo, (point["spend"], point["value"]), fontsize=7, xytext=(left, 3), textcoords="offset points", ha=side)
     reached = axes.get_xlim()[1]
     if document["budget_cents"] <= reached:  # else the line alone would squeeze the curves
         axes.axvline(document["budget_cents"], color="grey", linestyle=":", linewidth=1, label="budget")
