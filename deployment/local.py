@@ -143,14 +143,21 @@ def wait(kubectl: Kubectl) -> None:
 
 
 def missing(kubectl: Kubectl) -> list[str]:
-    """What is not ready yet."""
+    """What is not ready in the form that was applied last; an old pod that still answers does not count."""
     found = kubectl.get("-n", NAMESPACE, "inferenceservice,inferencegraph,deployment")["items"]
-    wanted = {"Deployment": "Available"}
-    names = {}
-    for item in found:
-        conditions = {c["type"]: c["status"] for c in item.get("status", {}).get("conditions", ())}
-        names[item["metadata"]["name"]] = conditions.get(wanted.get(item["kind"], "Ready")) == "True"
-    return [name for name, ready in {"promo-decision": False, **names}.items() if not ready]
+    ready = {"promo-decision": False} | {item["metadata"]["name"]: _ready(item) for item in found}
+    return [name for name, is_ready in ready.items() if not is_ready]
+
+
+def _ready(item: Document) -> bool:
+    status, generation = item.get("status", {}), item["metadata"]["generation"]
+    conditions = {condition["type"]: condition["status"] for condition in status.get("conditions", ())}
+    if item["kind"] == "Deployment":
+        counts = {status.get(name, 0) for name in ("replicas", "updatedReplicas", "availableReplicas")}
+        return status.get("observedGeneration") == generation and counts == {item["spec"]["replicas"]}
+    if item["kind"] == "InferenceService" and status.get("observedGeneration") != generation:
+        return False
+    return conditions.get("Ready") == "True"
 
 
 def _containers(pod: Document) -> list[Document]:
