@@ -113,8 +113,9 @@ def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
     documents = _checked(Build(build.overlay, delivered, build.components, build.registry), plan.out)
     kubectl.apply(documents, "--dry-run=server")
     _say(f"boxes, graph, engine and relay for {delivered.uri}")
+    given_up = _given_up(kubectl)
     kubectl.apply(documents)
-    wait(kubectl)
+    wait(kubectl, given_up)
     write_json(plan.out / RECORD, Deployed(kubectl.context, str(plan.run.resolve()), delivered))
 
 
@@ -126,18 +127,18 @@ def _checked(build: Build, out: Path) -> list[Document]:
     return documents
 
 
-def wait(kubectl: Kubectl) -> None:
+def wait(kubectl: Kubectl, before: set[str]) -> None:
     """Until boxes, graph and programs are ready.
 
-    Raises UnavailableError that says what is not, and why; at once for a container that ended REPEATEDLY.
+    Raises UnavailableError that says what is not, and why; at once for a container that ended REPEATEDLY, unless its pod is one of
+    `before`, which an earlier deployment left.
     """
     deadline, said = time.monotonic() + WAIT_S, ""
     while lacking := missing(kubectl):
         if (line := ", ".join(lacking)) != said:
             _say(f"waiting for {line}")
             said = line
-        hopeless = [pod for pod in kubectl.get("-n", NAMESPACE, "pods")["items"] if any(map(_gave_up, _containers(pod)))]
-        if hopeless or time.monotonic() > deadline:
+        if _given_up(kubectl) - before or time.monotonic() > deadline:
             raise UnavailableError(f"Not ready: {said}. {_reasons(kubectl)}")
         time.sleep(2)
 
@@ -165,8 +166,11 @@ def _containers(pod: Document) -> list[Document]:
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
 
 
-def _gave_up(container: Document) -> bool:
-    return bool(not container["ready"] and container["restartCount"] >= REPEATEDLY)
+def _given_up(kubectl: Kubectl) -> set[str]:
+    """Pods with a container that ended again and again."""
+    pods = kubectl.get("-n", NAMESPACE, "pods")["items"]
+    ended = {pod["metadata"]["name"]: [c for c in _containers(pod) if not c["ready"] and c["restartCount"] >= REPEATEDLY] for pod in pods}
+    return {name for name, containers in ended.items() if containers}
 
 
 def _reasons(kubectl: Kubectl) -> str:
