@@ -46,7 +46,7 @@ def cluster() -> Iterator[Cluster]:
     kubectl.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CALLERS, "labels": {"promolift/caller": "true"}}}])
     with doors(kubectl, OUT) as opened:
         yield Cluster(kubectl, found, opened)
-    kubectl("delete", "namespace", CALLERS, "--wait=false")
+    kubectl("delete", "namespace", CALLERS, "--wait=true")
 
 
 @pytest.fixture(autouse=True)
