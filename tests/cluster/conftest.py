@@ -1,5 +1,6 @@
 """The deployment that `make deploy-local` left on the current kube context; without one these tests are skipped, and say why."""
 
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
@@ -62,6 +64,25 @@ def settle(kubectl: Kubectl) -> None:
         assert time.monotonic() < deadline, kubectl("-n", NAMESPACE, "get", "pods")
         time.sleep(2)
         still = still + 1 if not missing(kubectl) and all(map(_rests, kubectl.get("-n", NAMESPACE, "pods")["items"])) else 0
+
+
+def whole(cluster: Cluster) -> None:
+    """Wait until five answers of the graph in a row lack no part: the router may hold connections to pods that are gone."""
+    deadline, good = time.monotonic() + SETTLED_S, 0
+    with httpx.Client(timeout=10) as client:
+        for number, body in enumerate(itertools.cycle(cluster.bodies(20))):
+            assert time.monotonic() < deadline, "the graph does not come to rest"
+            try:
+                answer = client.post(
+                    cluster.doors.graph, json={**body, "request_id": f"{body['request_id']}-{number}", "deadline_ms": 5_000}
+                )
+                lacking = answer.status_code != 200 or {"ledger_unavailable", "features_unavailable"} & set(answer.json()["degraded"])
+            except httpx.HTTPError:
+                lacking = True
+            good = 0 if lacking else good + 1
+            if good == 5:
+                return
+            time.sleep(0.2)
 
 
 def _rests(pod: Any) -> bool:

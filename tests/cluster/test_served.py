@@ -20,7 +20,7 @@ from promolift.redis_server import redis_server
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources
 from serving.kserve.fused import fused
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, whole
 from tests.cluster.inside import call, during, load
 
 pytestmark = [
@@ -69,6 +69,7 @@ def copied(theirs: Any, ours: Any) -> None:
 
 
 def test_a_thousand_decisions_are_those_of_one_process(cluster: Cluster, ledger_redis: Any, tmp_path: Path, measured: dict[str, Any]):
+    whole(cluster)
     run, asked = cluster.deployed.run, [{**body, "deadline_ms": 5_000} for body in cluster.bodies(COUNT)]
     with redis_server(tmp_path / "redis") as url, redis.Redis.from_url(url) as ours, httpx.Client(timeout=10) as client:
         copied(ledger_redis, ours)
