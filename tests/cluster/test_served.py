@@ -31,7 +31,7 @@ pytestmark = [
 COUNT = 1_000
 SECONDS, RATE = 30, 20
 MOST_FAILED = 0.01
-"""Neither kube-proxy nor KServe's router tries a request again that met a Service between two sets of endpoints: seen once in 600 at most."""
+"""Neither kube-proxy nor KServe's router tries a request again that met a Service between two sets of endpoints: one in 600 was seen."""
 
 
 def ready(document: Any) -> bool:
