@@ -76,7 +76,7 @@ undeploy-local: $(READY) ## take it off the cluster again
 	@$(PYTHON) -m deployment undeploy
 
 test-cluster: $(READY) ## tests of what deploy-local left on the current kube context
-	@$(PYTHON) -m pytest -m cluster -v tests/cluster
+	@$(PYTHON) -m pytest -m cluster -v --maxfail=3 tests/cluster $(ARGS)
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json

@@ -67,7 +67,7 @@ def tables(figures: dict[str, Any]) -> str:
         "| asked | answer, ms | of that inside the box, ms |", "|---|---|---|",
         *(f"| {name} | {hops[name]['hop_ms']:.2f} | {hops[name].get('box_ms', '')} |" for name in ("engine", "graph", *NODES)), "",
         f"{parity['asked']:,} decisions through KServe's router, and in one process: {parity['unequal']} differ.",
-        "", "20 requests a second for 30 s, while a pod is killed as a lost node would kill it (one pod of each runs) or the predictor is",
+        "", "20 requests a second, while a pod is killed as a lost node would kill it (one pod of each runs) or the predictor is",
         "replaced. Failed: not answered with 200. Degraded: answered in time, without a promo, because a part was away.", "",
         "| what | asked | failed | degraded | p50, ms | p99, ms |", "|---|---|---|---|---|---|",
         *(_disturbed(name, row) for name, row in figures.items() if name.split()[0] in {"kill", "roll"}),

@@ -29,7 +29,7 @@ pytestmark = [
                                                                  "UserWarning", "RuntimeWarning")),  # Feast, see tests/serving
 ]  # fmt: skip
 COUNT = 1_000
-SECONDS, RATE = 30, 20
+SECONDS, RATE = 20, 20
 MOST_FAILED = 0.01
 """Neither kube-proxy nor KServe's router tries a request again that met a Service between two sets of endpoints: one in 600 was seen."""
 
@@ -128,7 +128,7 @@ def test_a_killed_pod_costs_no_caller_an_answer(cluster: Cluster, measured: dict
             f"X-API-Key={cluster.doors.api_key}",
         )  # fmt: skip
 
-    found = during(ask, killed(cluster.kubectl, selector), 8.0)
+    found = during(ask, killed(cluster.kubectl, selector), 5.0)
     measured[f"kill {box}"] = found
     failed = sum(count for status, count in found["statuses"].items() if status != "200")
     assert found["count"] >= SECONDS * RATE * 0.9
