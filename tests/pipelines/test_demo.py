@@ -112,7 +112,9 @@ def test_a_second_demo_reuses_what_is_unchanged_and_gives_the_same_verdict(demo:
     for part in ("sources", "tables", "expectations", "training", "gate", "truth", "registry"):
         assert after[part] == before[part], part
     assert (out / "serving_model" / "manifest.json").read_bytes() == served
-    assert DeltaTable(str(out / "lake" / "serving" / "decisions")).to_pyarrow_dataset().count_rows() == 2 * (DECISIONS + 1)
+    logged = DeltaTable(str(out / "lake" / "serving" / "decisions")).to_pyarrow_table(columns=["request_id"])["request_id"].to_pylist()
+    # On a slow machine an answer may come too late; what was answered instead is then a second row of the request.
+    assert len(set(logged)) == 2 * (DECISIONS + 1)
 
 
 LENIENT = """
