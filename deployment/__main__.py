@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
         return problem.exit_status
     except KeyboardInterrupt:
-        print("\nStopped; what was half applied was taken back.", file=sys.stderr)
+        print("\nStopped.", file=sys.stderr)
         return 130
     return status
 

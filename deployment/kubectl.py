@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import yaml
 
@@ -51,16 +52,25 @@ class Kubectl:
     def forwarded(self, target: str, port: int) -> Iterator[int]:
         """A port of this machine that leads to `target` (svc/NAME, pod/NAME) until the block ends."""
         command = ["kubectl", "--context", self.context, "-n", NAMESPACE, "port-forward", target, f":{port}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        # It prints a line a connection for as long as it runs: a pipe that nobody reads would fill up and stop it.
+        with TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as process:
             try:
-                line = process.stdout.readline() if process.stdout else ""
-                found = re.search(r"127\.0\.0\.1:(\d+)", line)
-                if found is None:
-                    said = process.stderr.read() if process.stderr else ""
-                    raise UnavailableError(f"{target} cannot be reached through kubectl port-forward: {said.strip() or line.strip()}")
-                yield int(found[1])
+                yield _forwarded_port(process, said, target)
             finally:
                 process.terminate()
+
+
+def _forwarded_port(process: "subprocess.Popen[bytes]", said: IO[str], target: str) -> int:
+    """The port that kubectl tells of. Raises UnavailableError when it ends without."""
+    while True:
+        ended = process.poll() is not None
+        said.seek(0)
+        text = said.read()
+        if found := re.search(r"127\.0\.0\.1:(\d+) ->", text):
+            return int(found[1])
+        if ended:
+            raise UnavailableError(f"{target} cannot be reached through kubectl port-forward: {text.strip()}")
+        time.sleep(0.05)
 
 
 def run(arguments: Sequence[str], stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
@@ -73,11 +83,11 @@ def run(arguments: Sequence[str], stdin: str | None = None) -> "subprocess.Compl
 
 def _problem(context: str, arguments: Sequence[str], said: str) -> PromoliftError:
     lines = [line for line in said.strip().splitlines() if line] or ["it said nothing"]
-    if any(words in said for words in ("was refused", "no such host", "i/o timeout", "Unable to connect", "connection reset")):
+    if "Unable to connect to the server" in said or "The connection to the server" in said:
         return UnavailableError(f"No cluster answers at context '{context}' ({lines[-1]}); start it, or name another with --context.")
     if "enter Username" in said or "Unauthorized" in said or "must be logged in" in said:
         return UnavailableError(f"Context '{context}' has no valid credentials; log in to its cluster.")
-    if "context was not found" in said or "does not exist" in said:
+    if "context was not found" in said or f'context "{context}" does not exist' in said:
         return InputError(f"There is no context '{context}' ({lines[-1]}); `kubectl config get-contexts` lists them.")
     return PromoliftError(f"The cluster refuses `kubectl {' '.join(arguments[:3])}`: {' '.join(lines)}")
 

@@ -15,7 +15,7 @@ from deployment.render import MANIFESTS, Build, Document, Release, kinds, render
 from deployment.schemas import mistakes
 from deployment.secret_values import make_secrets, secret
 from promolift.contracts.artifacts import write_json
-from promolift.errors import ExpectationError, PromoliftError, UnavailableError
+from promolift.errors import ExpectationError, UnavailableError
 
 OUT, RECORD = Path("build/deploy"), "deployed.json"
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "PersistentVolume", "StatefulSet")
@@ -38,13 +38,8 @@ class Deployed:
     """What was deployed: context, run folder, model."""
 
     context: str
-    run_folder: str
+    run: Path
     release: Release
-
-    @property
-    def run(self) -> Path:
-        """The run's folder."""
-        return Path(self.run_folder)
 
 
 def deploy(kubectl: Kubectl, plan: Plan) -> None:
@@ -61,7 +56,7 @@ def deploy(kubectl: Kubectl, plan: Plan) -> None:
     before = _standing(kubectl, plan)
     try:
         _deploy(kubectl, plan, build)
-    except (PromoliftError, KeyboardInterrupt):
+    except BaseException:  # an interrupt or a mistake of our own leaves nothing half applied either
         _take_back(kubectl, plan, before)
         raise
 
@@ -70,7 +65,7 @@ def deployed(kubectl: Kubectl, out: Path) -> Deployed:
     """What `deploy` left on this context. Raises UnavailableError for nothing."""
     try:
         record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        found = Deployed(record["context"], record["run_folder"], Release(**record["release"]))
+        found = Deployed(record["context"], Path(record["run"]), Release(**record["release"]))
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise UnavailableError(f"Nothing was deployed from here ({problem}); do it with `make deploy-local`.") from problem
     if found.context != kubectl.context or kubectl.attempt("-n", NAMESPACE, "get", "inferencegraph", "promo-decision").returncode:
@@ -116,7 +111,7 @@ def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
     given_up = _given_up(kubectl)
     kubectl.apply(documents)
     wait(kubectl, given_up)
-    write_json(plan.out / RECORD, Deployed(kubectl.context, str(plan.run.resolve()), delivered))
+    write_json(plan.out / RECORD, Deployed(kubectl.context, plan.run.resolve(), delivered))
 
 
 def _checked(build: Build, out: Path) -> list[Document]:
@@ -232,6 +227,8 @@ def _take_back(kubectl: Kubectl, plan: Plan, before: list[Document] | None) -> N
         _say("it failed, so what stood before is applied again")
         (plan.out / "manifests.yaml").write_text(yaml.safe_dump_all(before), encoding="utf-8")
         kubectl.apply(before)
+    else:
+        _say(f"it failed; {plan.out} does not know what stood before, so the cluster is as the failure left it")
 
 
 def _say(line: str) -> None:

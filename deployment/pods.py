@@ -10,12 +10,11 @@ from deployment.schemas import name_of
 
 @dataclass(frozen=True)
 class Pod:
-    """One workload's pods: who starts them, their labels and specification, whether they end by themselves, and if several run at once."""
+    """One workload's pods: who starts them, their labels and specification, whether several run at once, and how they are replaced."""
 
     owner: str
     labels: Mapping[str, str]
     spec: Document
-    ends: bool = False
     several: bool = True
     update: Document | None = None
 
@@ -30,12 +29,12 @@ def pods_of(documents: Sequence[Document]) -> Iterator[Pod]:
     """Every workload's pods. A graph's router is KServe's own: it is not among them."""
     for document in documents:
         kind, spec = document["kind"], document.get("spec", {})
-        if kind in {"Deployment", "StatefulSet", "DaemonSet", "Job"}:
+        if kind in {"Deployment", "StatefulSet"}:
             template = spec["template"]
             strategy = spec.get("strategy", {})
             several = kind == "Deployment" and strategy.get("type") != "Recreate"
             yield Pod(
-                name_of(document), template["metadata"].get("labels", {}), template["spec"], kind == "Job", several,
+                name_of(document), template["metadata"].get("labels", {}), template["spec"], several,
                 strategy.get("rollingUpdate"),
             )  # fmt: skip
         elif kind == "InferenceService":

@@ -61,7 +61,7 @@ def bounded(documents: Sequence[Document]) -> Iterator[str]:
 
 def probed(documents: Sequence[Document]) -> Iterator[str]:
     """What hangs is started again, and what is not ready gets no requests."""
-    for pod in (pod for pod in pods_of(documents) if not pod.ends):
+    for pod in pods_of(documents):
         for container in pod.containers:
             wanted = ["livenessProbe", *(["readinessProbe", "startupProbe"] if container.get("ports") else [])]
             missing = [name for name in wanted if name not in container]

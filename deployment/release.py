@@ -50,8 +50,10 @@ def manifest_of(run: Path) -> ModelManifest:
 def materialize(run: Path, redis_url: str, registry: Path) -> None:
     """Put the run's features online, described in a new registry file. Raises PromoliftError with the program's sentence."""
     registry.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "feature_repo", "--lake", str(run / "lake"), "--redis-url", redis_url, "--registry", str(registry)]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "feature_repo", "--lake", str(run / "lake"), "--registry", str(registry)]
+    # By the environment: everybody on a machine sees a program's arguments, and the URL has a password.
+    environment = {**os.environ, "PROMOLIFT_REDIS_URL": redis_url}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if found.returncode:
         raise UnavailableError(f"The features of {run} cannot be put online: {found.stderr.strip().splitlines()[-1]}")
 

@@ -61,7 +61,7 @@ def _path(api_version: str, kind: str) -> Path:
 
 
 def add(file: Path) -> list[Path]:
-    """Write the schema of every served version of the CRDs in a file. Raises InputError for a file without any."""
+    """Write the schema of each CRD in a file, in the version that it is stored in. Raises InputError for a file without any."""
     crds = [d for d in yaml.safe_load_all(file.read_text(encoding="utf-8")) if d and d.get("kind") == "CustomResourceDefinition"]
     if not crds:
         raise InputError(f"{file} holds no CustomResourceDefinition; take it from a release of the kind's project.")
@@ -69,7 +69,7 @@ def add(file: Path) -> list[Path]:
     written = []
     for crd in crds:
         spec = crd["spec"]
-        for version in (v for v in spec["versions"] if v["served"]):
+        for version in (v for v in spec["versions"] if v["storage"]):
             path = _path(f"{spec['group']}/{version['name']}", spec["names"]["kind"])
             schema = strict(version["schema"]["openAPIV3Schema"])
             schema["properties"]["metadata"] = {"type": "object"}

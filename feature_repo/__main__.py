@@ -1,8 +1,9 @@
-"""`python -m feature_repo --lake DIR --redis-url URL --registry FILE`: gold features -> the online store; prints one JSON line."""
+"""`python -m feature_repo --lake DIR [--redis-url URL] --registry FILE`: gold features -> the online store; prints one JSON line."""
 
 import argparse
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def main() -> int:
     """Materialise; a failure ends with its sentence as the last line of stderr and the status of its class."""
     parser = argparse.ArgumentParser(prog="python -m feature_repo", description=__doc__)
     parser.add_argument("--lake", type=Path, required=True, help="the lake's root; reads gold/features")
-    parser.add_argument("--redis-url", required=True, help="the online store, as redis://host:port/db")
+    known = os.environ.get("PROMOLIFT_REDIS_URL", "")
+    parser.add_argument("--redis-url", default=known, required=not known, help="the online store (default: PROMOLIFT_REDIS_URL)")
     parser.add_argument("--registry", type=Path, required=True, help="Feast's registry file; made when missing")
     args = parser.parse_args()
     try:

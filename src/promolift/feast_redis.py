@@ -8,7 +8,7 @@ from promolift.errors import InputError
 
 def shown(redis_url: str) -> str:
     """The URL with its password hidden, for messages and logs."""
-    return re.sub(r"(//[^:@/]*):[^@]*@", r"\1:***@", redis_url)
+    return re.sub(r"(//[^:@/]*):.*@", r"\1:***@", redis_url)
 
 
 def connection_string(redis_url: str, **options: float) -> str:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,21 +69,20 @@ def settle(kubectl: Kubectl) -> None:
 
 def whole(cluster: Cluster) -> None:
     """Wait until five answers of the graph in a row lack no part: the router may hold connections to pods that are gone."""
-    deadline, good = time.monotonic() + SETTLED_S, 0
-    with httpx.Client(timeout=10) as client:
-        for number, body in enumerate(itertools.cycle(cluster.bodies(20))):
+    deadline, bodies, good = time.monotonic() + SETTLED_S, itertools.cycle(cluster.bodies(20)), 0
+    with httpx.Client(base_url=cluster.doors.graph, timeout=10) as client:
+        while good < 5:
             assert time.monotonic() < deadline, "the graph does not come to rest"
-            try:
-                answer = client.post(
-                    cluster.doors.graph, json={**body, "request_id": f"{body['request_id']}-{number}", "deadline_ms": 5_000}
-                )
-                lacking = answer.status_code != 200 or {"ledger_unavailable", "features_unavailable"} & set(answer.json()["degraded"])
-            except httpx.HTTPError:
-                lacking = True
-            good = 0 if lacking else good + 1
-            if good == 5:
-                return
+            good = good + 1 if _complete(client, next(bodies)) else 0
             time.sleep(0.2)
+
+
+def _complete(client: httpx.Client, body: dict[str, Any]) -> bool:
+    try:
+        answer = client.post("/", json={**body, "request_id": uuid.uuid4().hex, "deadline_ms": 5_000})
+    except httpx.HTTPError:
+        return False
+    return answer.status_code == 200 and not {"ledger_unavailable", "features_unavailable"} & set(answer.json()["degraded"])
 
 
 def _rests(pod: Any) -> bool:

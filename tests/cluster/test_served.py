@@ -105,11 +105,11 @@ def test_every_hop_is_measured_from_inside(cluster: Cluster, measured: dict[str,
 
 def killed(kubectl: Kubectl, selector: str) -> Callable[[], None]:
     """A function that kills the selected pod at once, as a lost node would."""
-    return lambda: void(kubectl("-n", NAMESPACE, "delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false"))
 
+    def kill() -> None:
+        kubectl("-n", NAMESPACE, "delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false")
 
-def void(_: object) -> None:
-    """Nothing."""
+    return kill
 
 
 SELECTORS = {

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from deployment.render import Build, Document, render
+from deployment.render import Build, Document, Release, render
+
+RELEASE = Release("s3://promolift/models/net-1", "ab" * 32)
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +21,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
 @pytest.fixture(scope="session")
 def production(tmp_path_factory: pytest.TempPathFactory, local: list[Document]) -> list[Document]:
     """The production overlay."""
-    return render(Build("production", registry="registry.example.com/shop"), tmp_path_factory.mktemp("production"))
+    return render(Build("production", RELEASE, registry="registry.example.com/shop"), tmp_path_factory.mktemp("production"))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """What cannot be deployed is refused in one sentence, before anything is applied."""
 
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from deployment.kubectl import Kubectl, need_images, need_kserve
 from promolift.errors import InputError, PromoliftError, UnavailableError
 
 UNREACHABLE = "https://127.0.0.1:1"
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on the PATH")
 
 
 def kubeconfig(folder: Path, name: str, server: str = UNREACHABLE, user: dict[str, str] | None = None) -> Path:
@@ -42,6 +45,7 @@ def test_a_context_that_looks_like_production_is_spelled_out(
     assert status == 2 and f"looks like production; spell it out with --context {name}." in sentence
 
 
+@needs_kubectl
 def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "delivery")))
     for arguments in (["deploy"], ["undeploy", "--context", "delivery"]):
@@ -49,6 +53,7 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: py
         assert status == 4 and "No cluster answers at context 'delivery'" in sentence and sentence.count("\n") == 1
 
 
+@needs_kubectl
 def test_no_context_and_an_unknown_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
     assert "kubectl has no current context" in said(["deploy"], capsys)[1]
@@ -57,6 +62,7 @@ def test_no_context_and_an_unknown_one(tmp_path: Path, monkeypatch: pytest.Monke
     assert status == 2 and "There is no context 'kind'" in sentence
 
 
+@needs_kubectl
 def test_a_context_without_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "delivery", user={"username": ""})))
     assert said(["deploy"], capsys)[1] == "UnavailableError: Context 'delivery' has no valid credentials; log in to its cluster.\n"
@@ -116,6 +122,18 @@ def test_an_image_that_no_node_has(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     need_images(nodes, ["promolift/serving:a"])
     with pytest.raises(UnavailableError, match=r"No node of 'test' has the image promolift/online:b; build it with `make images`"):
         need_images(nodes, ["promolift/serving:a", "promolift/online:b"])
+
+
+def test_what_a_forwarding_prints_for_every_connection_does_not_stop_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    much = kubectl_that(
+        tmp_path, monkeypatch, "echo 'Forwarding from 127.0.0.1:4711 -> 80'; yes x | head -c 200000; touch $0.done; exec sleep 60"
+    )
+    with much.forwarded("svc/x", 80) as port:
+        assert port == 4711
+        deadline = time.monotonic() + 20
+        while not (tmp_path / "bin/kubectl.done").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_service_that_cannot_be_forwarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
