@@ -58,7 +58,7 @@ def evaluate(lake: str, models: str, champion: str, out: str, seed: int) -> bool
     Deterministic for a seed. Raises InputError for missing tables, scores or labels; unusable propensities and arm counts that
     contradict them are the gate's answer, not an error.
     """
-    decisions, vocabulary = read_decisions(Path(lake))
+    decisions, vocabulary = read_decisions(lake)
     test = decisions.take(decisions.rows_of("test"))
     found, folder = audit(test.trial), Path(out)
     judgement = None

@@ -21,6 +21,7 @@ from promolift.contracts.features import FeatureSet, features_of
 from promolift.contracts.promos import SourceCard
 from promolift.contracts.tables import EXAMPLES, Column, schema_of
 from promolift.errors import InputError
+from promolift.storage import Place, delta_options
 
 LABEL_NAMES = ("binary", "margin_cents", "cost_cents")
 Vocabularies = dict[str, tuple[str, ...]]
@@ -33,7 +34,7 @@ class Examples:
     dataset: Any
     version: int
     card: SourceCard
-    path: Path
+    path: str
 
     @property
     def features(self) -> FeatureSet:
@@ -68,12 +69,12 @@ def tensor_specs(features: FeatureSet) -> dict[str, Any]:
     }
 
 
-def open_examples(lake: Path) -> Examples:
+def open_examples(lake: Place) -> Examples:
     """The newest version of gold/examples. Raises InputError for a missing table, column, wrong type, or unknown arm."""
-    path = lake / EXAMPLES.path
+    path = f"{lake}/{EXAMPLES.path}"
     card = read_source_card(lake)
     try:
-        table = DeltaTable(str(path))
+        table = DeltaTable(path, storage_options=delta_options())
     except (DeltaError, OSError) as cause:
         why = str(cause).splitlines()[0]
         raise InputError(f"No training examples at '{path}' ({why}); run the Spark job build_examples first.") from cause
@@ -101,14 +102,14 @@ _KINDS = {
 }
 
 
-def _check_schema(schema: Any, columns: tuple[Column, ...], path: Path) -> None:
+def _check_schema(schema: Any, columns: tuple[Column, ...], path: str) -> None:
     for column in columns:
         if column.name not in schema.names:
             raise InputError(f"Column '{column.name}' is missing in '{path}'; rebuild it with the Spark job build_examples.")
         _check_type(column, schema.field(column.name).type, path)
 
 
-def _check_type(column: Column, found: Any, path: Path) -> None:
+def _check_type(column: Column, found: Any, path: str) -> None:
     if not _KINDS[column.dtype](found):
         raise InputError(f"Column '{column.name}' of '{path}' has type {found} but must be {column.dtype}; rebuild the table.")
 

@@ -1,7 +1,8 @@
 """Every stage once: what it takes, what it gives, in which image; a body is one import and one call of a plain module.
 
 A table crosses as a URI below `root` (a folder, or s3a://bucket/prefix) with the Delta versions in the artifact's metadata; the
-launcher copies nothing of a scheme that it does not know. The image is named by its dependency group; pipelines.images adds the tag.
+launcher copies nothing of a scheme that it does not know. Files that libraries want on this machine are `kept`: copied from S3 and back.
+The image is named by its dependency group; pipelines.images adds the tag.
 KFP reads the signatures: plain `str`, `int` and `bool` only, and what a `dsl.If` asks is the one unnamed output of its task.
 """
 # mypy: disable-error-code="untyped-decorator"
@@ -49,17 +50,22 @@ def build_examples(root: str, silver: Input[Dataset], gold: Output[Dataset]) -> 
 def validate_data(root: str, layer: str, tables: Input[Dataset], docs: Output[Artifact]) -> None:
     """A layer's tables -> data docs; fails when an expectation does."""
     from components.validate_data import validate
+    from promolift.storage import kept
 
-    docs.uri, docs.metadata["result"] = f"{root}/docs/{layer}", validate(f"{root}/lake", layer, f"{root}/docs/{layer}")
+    docs.uri = f"{root}/docs/{layer}"
+    with kept(root, f"docs/{layer}") as at:
+        docs.metadata["result"] = validate(f"{root}/lake", layer, f"{at}/docs/{layer}")
 
 
 @_stage("features")
 def materialize_features(root: str, redis_url: str, gold: Input[Dataset], registry: Output[Artifact]) -> None:
     """Gold features -> the online store and Feast's registry."""
     from components.materialize_features import materialize
+    from promolift.storage import kept
 
     registry.uri = f"{root}/registry.db"
-    registry.metadata["online"] = materialize(f"{root}/lake", redis_url, registry.uri)
+    with kept(root, "registry.db", "redis") as at:
+        registry.metadata["online"] = materialize(f"{root}/lake", redis_url, f"{at}/registry.db")
 
 
 @_stage("train-gpu")
@@ -68,11 +74,15 @@ def train_uplift(
     gold: Input[Dataset], model: Output[Model],
 ) -> None:  # fmt: skip
     """Examples -> the Keras uplift model; 0 epochs: as many as it takes, 0 trials: no search of its parameters before."""
+    from components.stage_record import recorded
     from components.train_uplift import searched, train
+    from promolift.storage import kept
 
-    config = searched(f"{root}/lake", f"{root}/search", seed, (search_trials, search_seconds, mlflow_uri)) if search_trials else None
-    model.uri = f"{root}/models/uplift_net"
-    model.metadata["trained"] = train(f"{root}/lake", f"{root}/models", seed, epochs or None, seeds=seeds, config=config)
+    model.uri, lake, budget = f"{root}/models/uplift_net", f"{root}/lake", (search_trials, search_seconds, mlflow_uri)
+    with kept(root, "search", *(f"models/{part}uplift_net" for part in ("", "checkpoints/", "seeds/"))) as at:
+        config = searched(lake, f"{at}/search", seed, budget) if search_trials else None
+        trained = train(lake, f"{at}/models", seed, epochs or None, seeds=seeds, config=config)
+    model.metadata["trained"] = recorded(root, "train-uplift", trained)
 
 
 @_stage("train")
@@ -81,21 +91,27 @@ def train_baselines(
     gold: Input[Dataset], models: Output[Model],
 ) -> None:  # fmt: skip
     """Examples -> LightGBM T-learner, response model and the named `learners` on the same split; 0 trials: no search before."""
+    from components.stage_record import recorded
     from components.train_baselines import train
+    from promolift.storage import kept
 
     models.uri = f"{root}/models/lightgbm"
-    models.metadata["trained"] = train(
-        f"{root}/lake", f"{root}/models", seed, learners=learners, seeds=seeds,
-        trials=search_trials, seconds=search_seconds, mlflow_uri=mlflow_uri,
-    )  # fmt: skip
+    with kept(root, "models", "search") as at:
+        trained = train(
+            f"{root}/lake", f"{at}/models", seed, learners=learners, seeds=seeds,
+            trials=search_trials, seconds=search_seconds, mlflow_uri=mlflow_uri,
+        )  # fmt: skip
+    models.metadata["trained"] = recorded(root, "train-baselines", trained)
 
 
 @_stage("train")
 def fetch_champion(root: str, mlflow_uri: str, model_name: str, uplift: Input[Model], baselines: Input[Model]) -> str:
-    """The registry's champion -> its folder, or empty when there is none but the candidates themselves."""
+    """The registry's champion -> its folder below `root`, or empty when there is none but the candidates themselves."""
     from components.fetch_champion import fetch
+    from promolift.storage import kept
 
-    return fetch(f"{root}/models", mlflow_uri, model_name, f"{root}/champion")
+    with kept(root, "models", "champion") as at:
+        return fetch(f"{at}/models", mlflow_uri, model_name, f"{at}/champion").removeprefix(f"{at}/")
 
 
 @_stage("train")
@@ -104,24 +120,34 @@ def evaluate_uplift(
 ) -> bool:
     """Candidates and test examples -> metrics, curves and the verdict; true when the gate lets the chosen one pass."""
     from components.evaluate_uplift import evaluate
+    from promolift.storage import kept
 
     evaluation.uri = f"{root}/evaluation"
-    return evaluate(f"{root}/lake", f"{root}/models", champion, evaluation.uri, seed)
+    with kept(root, "models", "champion", "evaluation") as at:
+        return evaluate(f"{root}/lake", f"{at}/models", champion and f"{at}/{champion}", f"{at}/evaluation", seed)
 
 
 @_stage("train")
 def register_model(root: str, mlflow_uri: str, model_name: str, evaluation: Input[Artifact], version: Output[Model]) -> None:
     """The chosen candidate -> a version in the registry with aliases, tags and its evidence."""
     from components.register_model import register
+    from components.stage_record import recorded
+    from promolift.storage import kept
 
     version.uri = f"{root}/evaluation/verdict.json"
-    version.metadata["version"] = register(f"{root}/models", evaluation.uri, f"{root}/lake", mlflow_uri, model_name)
+    with kept(root, "models", "evaluation") as at:
+        registered = register(f"{at}/models", f"{at}/evaluation", f"{root}/lake", mlflow_uri, model_name)
+    version.metadata["version"] = recorded(root, "register-model", registered)
 
 
 @_stage("train")
 def measure_truth(root: str, landing: Input[Dataset], evaluation: Input[Artifact], report: Output[Artifact]) -> None:
     """Known uplift of a simulated experiment -> how near the models came; nothing that trains or judges reads it."""
     from components.measure_truth import measure
+    from components.stage_record import recorded
+    from promolift.storage import kept
 
     report.uri = f"{root}/measured_truth"
-    report.metadata["measured"] = measure(f"{root}/truth", f"{root}/lake", f"{root}/models", report.uri)
+    with kept(root, "models", "measured_truth") as at:
+        measured = measure(f"{root}/truth", f"{root}/lake", f"{at}/models", f"{at}/measured_truth")
+    report.metadata["measured"] = recorded(root, "measure-truth", measured)

@@ -28,6 +28,6 @@ def land(source: str, path: str, lake: str, truth: str, seed: int) -> dict[str, 
     from components.sources import landing_tables  # noqa: PLC0415  pyarrow is in the image of this stage only
 
     landed = import_module(f"components.sources.{source}").land(path, seed)
-    landing_tables.write(landed, Path(lake), Path(truth))
+    landing_tables.write(landed, lake, truth)
     rows = {name: rows.num_rows for name, rows in landed.tables.items()}
     return {"source": source, "has_truth": landed.card.has_truth, "rows": rows, "counts": dict(landed.counts)}

@@ -19,6 +19,7 @@ from promolift.contracts.decisions import Candidates, Request, Scores
 from promolift.errors import InputError
 from promolift.policy.constraints import Policy, Standing, choose, harmless
 from promolift.policy.rules import read_rules
+from promolift.storage import delta_options
 from promolift.uplift.calibration import PromoBounds, coverage, lower_at
 from promolift.uplift.clusters import Floats, Integers
 from promolift.uplift.ranking import rank, tie_means
@@ -38,9 +39,9 @@ def measure(truth: str, lake: str, models: str, out: str) -> dict[str, Any]:
     has no price on a cent of budget and gives nothing below the manifest's harm bound; its oracle may spend as much as it does.
     Neither the shop's rules and caps nor the ledger are in it. Raises InputError when the truth is missing or lacks a decision.
     """
-    decisions = read_decisions(Path(lake))[0]
+    decisions = read_decisions(lake)[0]
     rows = decisions.take(decisions.rows_of("test") & ~no_overlap(decisions.trial))
-    known = _read_truth(Path(truth), rows)
+    known = _read_truth(truth, rows)
     budget = rows.card.budget_cents
     oracle = _policy(known, known, budget)
     predictions = read_candidates(Path(models), rows)
@@ -58,11 +59,11 @@ def measure(truth: str, lake: str, models: str, out: str) -> dict[str, Any]:
     return document
 
 
-def _read_truth(path: Path, rows: Decisions) -> Prediction:
+def _read_truth(path: str, rows: Decisions) -> Prediction:
     """True profit and cost [n, K] of the decisions, as a prediction that is always right."""
     try:
         columns = ["exposure_id", "promo_id", "profit_cents", "cost_cents"]
-        table = DeltaTable(str(path)).to_pyarrow_dataset().to_table(columns=columns).combine_chunks()
+        table = DeltaTable(path, storage_options=delta_options()).to_pyarrow_dataset().to_table(columns=columns).combine_chunks()
     except (DeltaError, OSError) as cause:
         raise InputError(f"No truth at '{path}' ({str(cause).splitlines()[0]}); only simulated sources have one.") from cause
     parts = [_of_promo(table.filter(pc.equal(table["promo_id"], promo)), promo, rows) for promo in rows.card.arms[1:]]

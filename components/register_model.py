@@ -36,7 +36,7 @@ def register(models: str, evaluation: str, lake: str, mlflow_uri: str, name: str
     version = _existing(client, name, tags)
     new = version is None
     if version is None:
-        run = _start_run(client, experiment_id(client, name, mlflow_uri), manifest, read_source_card(Path(lake)))
+        run = _start_run(client, experiment_id(client, name, mlflow_uri), manifest, read_source_card(lake))
         _log_evidence(client, run.info.run_id, Path(evaluation), folder)
         client.set_terminated(run.info.run_id, "FINISHED")
         version = _create(client, name, run, tags)

@@ -69,7 +69,7 @@ def search(lake: str, folder: Path, name: str, seed: int, budget: Budget) -> dic
     """
     if name not in SPACES:
         raise InputError(f"There is nothing to search for candidate '{name}'; choose one of {', '.join(SPACES)}.")
-    examples = open_examples(Path(lake))
+    examples = open_examples(lake)
     study_name = f"{name}-{_fingerprint(examples, name, seed)}"
     place = (folder / study_name).resolve()
     with held(place.with_suffix(".lock"), "give another run folder", f"Another search is at work on '{place}'; wait until it ends."):

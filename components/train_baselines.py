@@ -44,7 +44,7 @@ def train(
     start = time.perf_counter()
     names = names_of(learners)
     check_seeds(seeds)
-    examples = open_examples(Path(lake))
+    examples = open_examples(lake)
     vocabulary = vocabularies(examples)
     splits = {split: read_all(batches(examples, vocabulary, split)) for split in ("train", "validation")}
     _check_arms(examples, splits["train"])

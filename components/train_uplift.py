@@ -53,7 +53,7 @@ def train(
     start = time.perf_counter()
     if epochs is not None and epochs < 1:
         raise InputError(f"epochs is {epochs} but must be at least 1; leave it out for the default.")
-    examples = open_examples(Path(lake))
+    examples = open_examples(lake)
     vocabulary = vocabularies(examples)
     config = config or NetConfig()
     config = config if epochs is None else replace(config, epochs=epochs)
@@ -172,7 +172,7 @@ class Training:
 
 
 def _fingerprint(examples: Examples, spec: NetSpec, seed: int) -> str:
-    parts = (str(examples.path), examples.version, examples.features.hash, examples.card, asdict(spec.config), seed)
+    parts = (examples.path, examples.version, examples.features.hash, examples.card, asdict(spec.config), seed)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -5,7 +5,6 @@ Unlike the training reader this one keeps rows with unusable propensities: the g
 
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from components.examples_input import Examples, Vocabularies, open_examples, voc
 from promolift.contracts.features import features_of
 from promolift.contracts.promos import SourceCard
 from promolift.errors import InputError
+from promolift.storage import Place
 from promolift.uplift.clusters import Floats, Integers
 from promolift.uplift.scores import Trial, make_trial
 from promolift.uplift.segments import quantile_masks
@@ -74,7 +74,7 @@ class Decisions:
         return np.column_stack([column.to_numpy() for column in found]).astype(np.int32)
 
 
-def read_decisions(lake: Path) -> tuple[Decisions, Vocabularies]:
+def read_decisions(lake: Place) -> tuple[Decisions, Vocabularies]:
     """All splits of the newest gold/examples, and the vocabularies of its train split. Raises InputError on missing parts."""
     examples = open_examples(lake)
     card = examples.card

@@ -16,6 +16,7 @@ from components import expectations
 from promolift.contracts.artifacts import read_source_card, write_json
 from promolift.contracts.tables import EXPOSURES, Schema, Table, schema_of
 from promolift.errors import ExpectationError, InputError
+from promolift.storage import delta_options
 
 LAYERS: dict[str, Callable[[Schema], tuple[Table, ...]]] = {
     "silver": lambda schema: schema.silver,
@@ -35,12 +36,12 @@ def validate(lake: str, layer: str, docs: str) -> dict[str, Any]:
     """
     if layer not in LAYERS:
         raise InputError(f"There is no layer '{layer}' to validate; choose one of {', '.join(LAYERS)}.")
-    root, target = Path(lake), Path(docs)
-    card = read_source_card(root)
+    target = Path(docs)
+    card = read_source_card(lake)
     context = _context(target)
     tables, failures = {}, []
     for table in LAYERS[layer](schema_of(card)):
-        tables[f"{table.layer}.{table.name}"], broken = _validate_table(context, table, root / table.path, card.arms)
+        tables[f"{table.layer}.{table.name}"], broken = _validate_table(context, table, f"{lake}/{table.path}", card.arms)
         failures += broken
     context.build_data_docs()
     result = _result(layer, tables)
@@ -65,7 +66,7 @@ def _context(docs: Path) -> Any:
     return context
 
 
-def _validate_table(context: Any, table: Table, path: Path, arms: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _validate_table(context: Any, table: Table, path: str, arms: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     rows, version = _read(path, table)
     done, broken = 0, []
     for name, frame, suite in _suites(table, rows, arms):
@@ -86,10 +87,10 @@ def _suites(table: Table, rows: pa.Table, arms: Sequence[str]) -> Iterator[tuple
             yield f"{name}.propensities", facts, expectations.for_facts(facts, arms)
 
 
-def _read(path: Path, table: Table) -> tuple[pa.Table, int]:
+def _read(path: str, table: Table) -> tuple[pa.Table, int]:
     """The table's rows, floats that are not finite as null, and the Delta version read."""
     try:
-        delta = DeltaTable(path.as_posix())
+        delta = DeltaTable(path, storage_options=delta_options())
     except TableNotFoundError as error:
         raise InputError(
             f"There is no Delta table {table.layer}.{table.name} at {path}; run the Spark jobs that write it first."

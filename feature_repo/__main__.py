@@ -14,7 +14,7 @@ from promolift.errors import PromoliftError
 def main() -> int:
     """Materialise; a failure ends with its sentence as the last line of stderr and the status of its class."""
     parser = argparse.ArgumentParser(prog="python -m feature_repo", description=__doc__)
-    parser.add_argument("--lake", type=Path, required=True, help="the lake's root; reads gold/features")
+    parser.add_argument("--lake", required=True, help="the lake's root, a folder or s3a://bucket/prefix; reads gold/features")
     known = os.environ.get("PROMOLIFT_REDIS_URL", "")
     parser.add_argument("--redis-url", default=known, required=not known, help="the online store (default: PROMOLIFT_REDIS_URL)")
     parser.add_argument("--registry", type=Path, required=True, help="Feast's registry file; made when missing")

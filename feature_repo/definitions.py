@@ -1,7 +1,6 @@
 """contracts.features -> Feast's entity, source, view and service; adding a feature to the list adds it here."""
 
 from datetime import timedelta
-from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
 from feast.data_format import DeltaFormat
@@ -27,9 +26,9 @@ def fields(features: FeatureSet) -> list[Field]:
     return [Field(name=f.name, dtype=kind, description=repr(f), tags={DEFAULT: str(f.default)}) for f, kind in typed]
 
 
-def view(lake: Path, features: FeatureSet) -> FeatureView:
+def view(lake: str, features: FeatureSet) -> FeatureView:
     """Point-in-time features of the gold table of `lake`."""
-    path = (lake / FEATURES.path).as_posix()
+    path = f"{lake}/{FEATURES.path}"
     source = FileSource(name="gold_features", path=path, timestamp_field="moment", file_format=DeltaFormat())
     return FeatureView(name=VIEW, entities=[shopper()], schema=fields(features), source=source, ttl=NO_EXPIRY, description=FEATURES.doc)
 

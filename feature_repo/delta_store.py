@@ -21,6 +21,7 @@ from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.repo_config import FeastConfigBaseModel
 
 from promolift.errors import InputError
+from promolift.storage import delta_options
 
 
 class DeltaOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
@@ -33,7 +34,7 @@ def read_source(source: DataSource, repo_path: str) -> Any:
     """The rows of a Delta file source as an ibis table. Raises InputError for a source of another format."""
     if not (isinstance(source, FileSource) and isinstance(source.file_format, DeltaFormat)):
         raise InputError(f"The source '{source.name}' is not a Delta table; this offline store reads nothing else.")
-    return ibis.memtable(DeltaTable(source.path).to_pyarrow_table())
+    return ibis.memtable(DeltaTable(source.path, storage_options=delta_options()).to_pyarrow_table())
 
 
 def _refuse_to_write(table: Any, source: DataSource, repo_path: str, mode: str = "append", allow_overwrite: bool = False) -> None:

@@ -17,6 +17,7 @@ from promolift.contracts.features import features_of
 from promolift.contracts.tables import FEATURES
 from promolift.errors import InputError, UnavailableError
 from promolift.feast_redis import connection_string, shown
+from promolift.storage import Place, delta_options, spelled
 
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -28,16 +29,16 @@ def open_store(redis_url: str, registry: Path) -> FeatureStore:
     return FeatureStore(fs_yaml_file=Path(__file__).with_name("feature_store.yaml"))
 
 
-def materialize(lake: Path, redis_url: str, registry: Path) -> dict[str, Any]:
+def materialize(lake: Place, redis_url: str, registry: Path) -> dict[str, Any]:
     """Register the definitions and put each shopper's latest row online.
 
     Returns {"shoppers", "features", "as_of": ISO 8601 of the newest moment, "version": Delta version}.
     Raises InputError for a missing or empty table, UnavailableError when Redis does not answer.
     """
-    version, moments, shoppers = _latest(lake / FEATURES.path)
+    version, moments, shoppers = _latest(f"{lake}/{FEATURES.path}")
     store = open_store(redis_url, registry)
     features = features_of(read_source_card(lake))
-    served = view(lake.resolve(), features)
+    served = view(spelled(lake), features)
     try:
         store.apply([shopper(), served, service(served, features)])
         store.materialize(BEGINNING, moments, feature_views=[VIEW], disable_event_timestamp=False)
@@ -46,10 +47,10 @@ def materialize(lake: Path, redis_url: str, registry: Path) -> dict[str, Any]:
     return {"shoppers": shoppers, "features": len(features.names), "as_of": moments.isoformat(), "version": version}
 
 
-def _latest(path: Path) -> tuple[int, datetime, int]:
+def _latest(path: str) -> tuple[int, datetime, int]:
     """Delta version, newest moment and number of shoppers of the gold table."""
     try:
-        table = DeltaTable(path.as_posix())
+        table = DeltaTable(path, storage_options=delta_options())
     except TableNotFoundError as error:
         raise InputError(f"There is no Delta table at {path}; run `python -m spark_jobs build_features` first.") from error
     keys = table.to_pyarrow_table(columns=["shopper_id", "moment"])

@@ -24,9 +24,9 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "features": ("components.materialize_features", "feature_repo"),
     "train": (
         "components.train_uplift", "components.train_baselines", "components.evaluate_uplift", "components.measure_truth",
-        "components.register_model", "components.fetch_champion",
+        "components.register_model", "components.fetch_champion", "components.stage_record",
     ),
-    "train-gpu": ("components.train_uplift",),
+    "train-gpu": ("components.train_uplift", "components.stage_record"),
     "serving": ("serving",),
     "online": ("serving",),
 }  # fmt: skip

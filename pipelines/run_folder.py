@@ -13,8 +13,8 @@ from promolift.errors import InputError
 from promolift.locks import held
 
 MADE: tuple[str, ...] = (
-    "lake", "truth", "models", "evaluation", "search", "measured_truth", "docs", "champion", "serving_model", "redis", "mlruns", ".kfp",
-    "logs",
+    "lake", "truth", "models", "evaluation", "search", "measured_truth", "docs", "champion", "stages", "serving_model", "redis",
+    "mlruns", ".kfp", "logs",
     "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json", "serving.log",
     "api_keys.json", "token_keys.json", "versions", "undelivered.jsonl", "undelivered.taken", "undelivered.unreadable",
 )  # fmt: skip

@@ -20,10 +20,10 @@ def summarise(folder: Path, tasks: Mapping[str, Task], seconds: float) -> dict[s
         "tables": _tables(folder / "lake" / "lineage"),
         "expectations": {layer: _read(folder / "docs" / layer / "result.json") for layer in LAYERS},
         "online": _read(folder / "lake" / "lineage" / "materialize_features.json"),
-        "training": _training(tasks),
+        "training": _training(folder, tasks),
         "gate": _gate(folder / "evaluation") if "evaluate-uplift" in tasks else None,
-        "truth": _made(tasks, "measure-truth", "report", "measured"),
-        "registry": _made(tasks, "register-model", "version", "version"),
+        "truth": _said(folder, tasks, "measure-truth"),
+        "registry": _said(folder, tasks, "register-model"),
         "seconds": {**{t.name: round(t.seconds or 0.0, 1) for t in tasks.values()}, "total": round(seconds, 1)},
         "peak_gib": {t.name: round(t.peak_gib, 2) for t in tasks.values() if t.peak_gib},
         "reused": [t.name for t in tasks.values() if t.reused],
@@ -34,9 +34,9 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _made(tasks: Mapping[str, Task], task: str, artifact: str, key: str) -> Any:
-    """What a stage said in its artifact's metadata; None when the stage did not run."""
-    return tasks[task].outputs[artifact].metadata[key] if task in tasks else None
+def _said(folder: Path, tasks: Mapping[str, Task], stage: str) -> Any:
+    """What a stage recorded of its work; None when this run did not have it."""
+    return _read(folder / "stages" / f"{stage}.json") if stage in tasks else None
 
 
 def _sources(folder: Path) -> dict[str, Any]:
@@ -65,10 +65,9 @@ def _order(path: str) -> tuple[int, str]:
     return (layers.index(layer) if layer in layers else len(layers), path)
 
 
-def _training(tasks: Mapping[str, Task]) -> dict[str, dict[str, Any]]:
+def _training(folder: Path, tasks: Mapping[str, Task]) -> dict[str, dict[str, Any]]:
     """Rows, seconds, device and hash of each candidate."""
-    network = _made(tasks, "train-uplift", "model", "trained") or {}
-    baselines = _made(tasks, "train-baselines", "models", "trained") or {}
+    network, baselines = (_said(folder, tasks, f"train-{name}") or {} for name in ("uplift", "baselines"))
     others = [name for name, value in baselines.items() if isinstance(value, dict) and "sha256" in value and name not in CANDIDATES]
     said = {name: network if name in network else baselines for name in (*CANDIDATES, *others) if name in {*network, *baselines}}
     return {

@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from promolift.errors import PromoliftError
 from promolift.settings import load
@@ -24,7 +23,10 @@ def parser() -> argparse.ArgumentParser:
         epilog="Example: python -m spark_jobs ingest_events build_exposures build_features build_examples --lake build/demo/lake",
     )
     top.add_argument("jobs", nargs="+", choices=JOBS, metavar="JOB", help=", ".join(JOBS))
-    top.add_argument("--lake", required=True, type=Path, help="the lake's root; LAKE/landing holds what a source delivered")
+    top.add_argument(
+        "--lake", required=True, help="the lake's root (a folder, or s3a://bucket/prefix); LAKE/landing holds what a source delivered"
+    )
+    top.add_argument("--submitted", action="store_true", help="started by spark-submit, which says where the work is done and how big")
     return top
 
 
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         inputs = fingerprint(options.lake) if "ingest_events" in options.jobs else ""
-        session = start_session(load().jars)
+        session = start_session(load().jars, submitted=options.submitted)
         for job in options.jobs:
             record = run_job(session, options.lake, job, inputs if job == "ingest_events" else "")
             print(json.dumps(record, sort_keys=True), flush=True)

@@ -5,13 +5,13 @@ and merges the same rows once more, which changes nothing.
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 
 import pyarrow as pa
 from deltalake.transaction import AddAction
 
 from promolift.contracts.tables import Table
+from promolift.storage import copy, info
 from spark_jobs.lake import Lake
 from spark_jobs.landing import Delivery
 
@@ -36,7 +36,7 @@ def keep(lake: Lake, bronze: Table, files: Sequence[Delivery]) -> None:
 def _adopted(lake: Lake, bronze: Table, file: Delivery) -> AddAction:
     """A copy, so that what happens to the landing folder later does not reach bronze; its name is the hash of its bytes."""
     name = f"{file.digest}.parquet"
-    shutil.copyfile(file.path, lake.root / bronze.path / name)
-    state = file.path.stat()
-    changed = round(state.st_mtime * 1000)
-    return AddAction(name, state.st_size, {"delivery": file.name}, changed, True, json.dumps({"numRecords": file.rows}))
+    copy(file.path, f"{lake.location(bronze)}/{name}")
+    state = info(file.path)
+    changed = round(state.mtime.timestamp() * 1000)
+    return AddAction(name, state.size, {"delivery": file.name}, changed, True, json.dumps({"numRecords": file.rows}))

@@ -26,7 +26,7 @@ def _new(lake: Lake, landed: Table, files: list[Delivery]) -> list[Delivery]:
     names = {d.split("@")[0] for d in known}
     new = [f for f in files if f.name not in known]
     for file in new:
-        if file.path.name in names:
+        if file.file_name in names:
             raise InputError(
                 f"'{file.path}' changed since it was ingested; deliver new events as another file, or start a new lake (--fresh)."
             )
@@ -35,7 +35,7 @@ def _new(lake: Lake, landed: Table, files: list[Delivery]) -> list[Delivery]:
 
 
 def _received(lake: Lake, files: list[Delivery]) -> DataFrame:
-    frames = [lake.spark.read.parquet(str(f.path)).withColumn("delivery", F.lit(f.name)) for f in files]
+    frames = [lake.spark.read.parquet(f.path).withColumn("delivery", F.lit(f.name)) for f in files]
     return conform(reduce(DataFrame.unionByName, frames), bronze_of(files[0].table))
 
 

@@ -19,10 +19,11 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from promolift import contracts
-from promolift.contracts.artifacts import Lineage, read_source_card, write_json
+from promolift.contracts.artifacts import Lineage, json_text, read_source_card
 from promolift.contracts.promos import SourceCard
 from promolift.contracts.tables import Dtype, Schema, Table, schema_of
 from promolift.errors import InputError
+from promolift.storage import Place, delta_options, exists, read_text, spelled, write_text
 
 SPARK_TYPES: dict[Dtype, T.DataType] = {
     "string": T.StringType(),
@@ -51,7 +52,7 @@ class Lake:
     """Tables below `root`; remembers what the running job read and wrote."""
 
     spark: SparkSession
-    root: Path
+    root: Place
     reads: dict[str, int] = field(default_factory=dict)
     writes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -66,16 +67,16 @@ class Lake:
         return schema_of(self.card)
 
     def location(self, table: Table) -> str:
-        """Absolute path of the table."""
-        return str((self.root / table.path).resolve())
+        """Absolute path of the table, or its s3a address."""
+        return spelled(f"{self.root}/{table.path}")
 
     def exists(self, table: Table) -> bool:
         """Whether the table was ever written."""
-        return (self.root / table.path / "_delta_log").is_dir()
+        return exists(f"{self.root}/{table.path}/_delta_log")
 
     def log(self, table: Table) -> deltalake.DeltaTable:
         """The table's Delta log at its latest version, read without Spark. Raises TableNotFoundError when it was never written."""
-        return deltalake.DeltaTable(self.location(table), without_files=False)
+        return deltalake.DeltaTable(self.location(table), storage_options=delta_options())
 
     def version(self, table: Table) -> int:
         """Latest Delta version."""
@@ -84,7 +85,7 @@ class Lake:
     def create(self, table: Table, partition_by: str | None = None) -> None:
         """Make the table without rows unless it is there: a source without, say, visits needs no special case in any reader."""
         schema = deltalake.Schema.from_json(struct_type(table).json())
-        deltalake.DeltaTable.create(self.location(table), schema, mode="ignore", partition_by=partition_by)
+        deltalake.DeltaTable.create(self.location(table), schema, mode="ignore", partition_by=partition_by, storage_options=delta_options())
 
     def read(self, table: Table) -> DataFrame:
         """The table at its latest version, which is recorded. Raises InputError when it was never written."""
@@ -142,16 +143,17 @@ def _sources() -> list[Path]:
     return [path for folder in (Path(__file__).parent, Path(contracts.__file__).parent) for path in sorted(folder.glob("*.py"))]
 
 
-def _fingerprint(job: str, root: Path) -> str:
+def _fingerprint(job: str, root: Place) -> str:
     """Hash of the job's name, the source of this room and of the contracts, and the source card: one that changes runs the job again."""
-    files = [*_sources(), root / "landing" / "source.json"]
-    return hashlib.sha256(job.encode() + b"".join(p.read_bytes() for p in files if p.exists())).hexdigest()[:16]
+    card = f"{root}/landing/source.json"
+    texts = [job, *(path.read_text(encoding="utf-8") for path in _sources()), read_text(card) if exists(card) else ""]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
 
-def _previous(path: Path) -> dict[str, Any]:
+def _previous(path: str) -> dict[str, Any]:
     """The record of the job's last run; none where it is damaged, so that the job runs again."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(read_text(path)))
     except (FileNotFoundError, ValueError, TypeError):
         return {}
 
@@ -171,12 +173,12 @@ def _timed() -> Iterator[Callable[[], float]]:
     yield lambda: round(time.perf_counter() - start, 3)
 
 
-def run_job(spark: SparkSession, root: Path, name: str, inputs: str = "") -> dict[str, Any]:
+def run_job(spark: SparkSession, root: Place, name: str, inputs: str = "") -> dict[str, Any]:
     """Run one job unless its inputs, outputs and code are those of its last run; write and return its lineage record.
 
     `inputs`: fingerprint of inputs that are no Delta tables (landing files).
     """
-    path = root / "lineage" / f"{name}.json"
+    path = f"{root}/lineage/{name}.json"
     lake, record, fingerprint = Lake(spark, root), _previous(path), _fingerprint(name, root) + inputs
     if _is_current(lake, record, fingerprint):
         return {**record, "skipped": True}
@@ -185,5 +187,5 @@ def run_job(spark: SparkSession, root: Path, name: str, inputs: str = "") -> dic
         counters = job(lake)
     lineage = Lineage(name, lake.reads, lake.writes, seconds())
     record = {**lineage.__dict__, "counters": counters, "fingerprint": fingerprint}
-    write_json(path, record)
+    write_text(path, json_text(record))
     return {**record, "skipped": False}

@@ -1,8 +1,10 @@
 """Landing files -> checked deliveries: every file is looked at before anything is written, so a bad one leaves all tables as they were."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.tables import Dtype, Table, schema_of
 from promolift.errors import InputError
+from promolift.storage import Place, files, reached
 
 _ACCEPTED: dict[Dtype, tuple[pa.DataType, ...]] = {
     "string": (pa.string(), pa.large_string()),
@@ -26,19 +29,30 @@ class Delivery:
     """One landed file of one table; `digest` is a hash of its bytes."""
 
     table: Table
-    path: Path
+    path: str
     digest: str
     rows: int
 
     @property
+    def file_name(self) -> str:
+        """Its name in the landing folder."""
+        return self.path.rsplit("/", 1)[-1]
+
+    @property
     def name(self) -> str:
         """File name and hash: the same bytes under the same name are the same delivery."""
-        return f"{self.path.name}@{self.digest}"
+        return f"{self.file_name}@{self.digest}"
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    with reached(path) as (system, inside), system.open_input_file(inside) as file:
+        yield file
+
+
+def _digest(file: Any) -> str:
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _same_type(found: pa.DataType, wanted: Dtype) -> bool:
@@ -47,7 +61,7 @@ def _same_type(found: pa.DataType, wanted: Dtype) -> bool:
     return found in _ACCEPTED.get(wanted, ())
 
 
-def _check_schema(path: Path, schema: pa.Schema, table: Table) -> None:
+def _check_schema(path: str, schema: pa.Schema, table: Table) -> None:
     for column in table.columns:
         if column.name not in schema.names:
             raise InputError(f"'{path}' has no column '{column.name}' ({column.dtype}: {column.doc}); it has {', '.join(schema.names)}.")
@@ -56,36 +70,38 @@ def _check_schema(path: Path, schema: pa.Schema, table: Table) -> None:
             raise InputError(f"Column '{column.name}' of '{path}' is {found} and must be {column.dtype} ({column.doc}).")
 
 
-def _delivery(path: Path, table: Table) -> Delivery:
+def _delivery(path: str, table: Table) -> Delivery:
     try:
-        meta = pq.ParquetFile(path)
+        with _opened(path) as file:
+            meta = pq.ParquetFile(file)
+            _check_schema(path, meta.schema_arrow, table)
+            return Delivery(table, path, _digest(file), meta.metadata.num_rows)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"'{path}' is no readable Parquet file ({str(error).splitlines()[0]}); deliver it again.") from error
-    _check_schema(path, meta.schema_arrow, table)
-    return Delivery(table, path, _digest(path), meta.metadata.num_rows)
 
 
 def read_through(file: Delivery) -> None:
     """Decode every page, which the footer's check does not. Raises InputError for a damaged one."""
     try:
-        for _ in pq.ParquetFile(file.path).iter_batches(columns=list(file.table.names)):
-            pass
+        with _opened(file.path) as stream:
+            for _ in pq.ParquetFile(stream).iter_batches(columns=list(file.table.names)):
+                pass
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"'{file.path}' has damaged data ({str(error).splitlines()[0]}); deliver it again.") from error
 
 
-def deliveries(lake: Path) -> tuple[Delivery, ...]:
+def deliveries(lake: Place) -> tuple[Delivery, ...]:
     """Every landed file, checked against its contract. Raises InputError naming file, column and value; nothing was written yet."""
     found: list[Delivery] = []
     for table in schema_of(read_source_card(lake)).landing:
-        files = [_delivery(path, table) for path in sorted((lake / table.path).glob("*.parquet"))]
-        if not sum(f.rows for f in files) and not table.may_be_empty:
-            raise InputError(f"'{lake / table.path}' holds no rows ({table.doc}); land a source first.")
-        found.extend(files)
+        landed = [_delivery(path, table) for path in files(f"{lake}/{table.path}", ".parquet")]
+        if not sum(one.rows for one in landed) and not table.may_be_empty:
+            raise InputError(f"'{lake}/{table.path}' holds no rows ({table.doc}); land a source first.")
+        found.extend(landed)
     return tuple(found)
 
 
-def fingerprint(lake: Path) -> str:
+def fingerprint(lake: Place) -> str:
     """Hash of all landed bytes and of the source card, for the decision whether ingestion has anything to do."""
     names = [d.table.name + d.name for d in deliveries(lake)]
     return hashlib.sha256(("\n".join(names) + repr(read_source_card(lake))).encode()).hexdigest()[:16]

@@ -1,43 +1,66 @@
-"""Settings -> one Spark session with Delta, sized for one machine."""
+"""Settings -> one Spark session with Delta, sized for one machine or as spark-submit says, and with S3 by the environment."""
 
+import os
 from pathlib import Path
 
 from pyspark.sql import SparkSession
 
 from promolift.errors import UnavailableError
 from promolift.java import check_java
+from promolift.storage import region
 
-CONFIGURATION = {
+LOGGING = Path(__file__).with_name("log4j2.properties")
+TABLES = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     "spark.sql.session.timeZone": "UTC",
-    "spark.sql.shuffle.partitions": "4",
-    "spark.databricks.delta.snapshotPartitions": "2",
     "spark.databricks.delta.properties.defaults.dataSkippingNumIndexedCols": "0",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
     "spark.sql.parquet.compression.codec": "snappy",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
+"""What tables are made with, wherever the jobs run."""
+MACHINE = {
+    "spark.master": "local[*]",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.databricks.delta.snapshotPartitions": "2",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "3g",
-    "spark.driver.extraJavaOptions": "-XX:+UseParallelGC -Dio.netty.tryReflectionSetAccessible=true",
+    "spark.driver.extraJavaOptions": (
+        f"-XX:+UseParallelGC -Dio.netty.tryReflectionSetAccessible=true -Dlog4j2.configurationFile=file:{LOGGING.resolve()}"
+    ),
 }
 """Few partitions, because a job here moves some million rows; the console stays free for our own progress lines."""
 
 
-def start_session(jars: Path) -> SparkSession:
-    """Start the session of this process with the Delta jars of folder `jars`, fetched by `python -m spark_jobs.fetch_jars`."""
-    check_java()
-    delta = ":".join(sorted(str(jar) for jar in jars.glob("io.*.jar")))
-    if not delta:
-        raise UnavailableError(f"Spark's Delta jars are not in '{jars}'; run `make setup` or python -m spark_jobs.fetch_jars.")
-    builder = SparkSession.builder.master("local[*]").appName("promolift").config("spark.driver.extraClassPath", delta)
-    for key, value in CONFIGURATION.items():
+def start_session(jars: Path, *, submitted: bool = False) -> SparkSession:
+    """Start the session of this process with the jars of folder `jars`, fetched by `python -m spark_jobs.fetch_jars`.
+
+    `submitted`: spark-submit started this process and has said where the work is done, how big, and with which jars.
+    """
+    builder = SparkSession.builder.appName("promolift")
+    for key, value in {**TABLES, **s3a(), **({} if submitted else _machine(jars))}.items():
         builder = builder.config(key, value)
-    logging = Path(__file__).with_name("log4j2.properties").resolve()
-    builder = builder.config(
-        "spark.driver.extraJavaOptions", f"{CONFIGURATION['spark.driver.extraJavaOptions']} -Dlog4j2.configurationFile=file:{logging}"
-    )
     return builder.getOrCreate()
+
+
+def _machine(jars: Path) -> dict[str, str]:
+    check_java()
+    if not list(jars.glob("io.delta_*.jar")):
+        raise UnavailableError(f"Spark's Delta jars are not in '{jars}'; run `make setup` or python -m spark_jobs.fetch_jars.")
+    return {**MACHINE, "spark.driver.extraClassPath": f"{jars}/*"}
+
+
+def s3a() -> dict[str, str]:
+    """Hadoop's S3A for the endpoint of the environment; its keys it finds there itself. Nothing without an endpoint."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    found = {
+        "endpoint": endpoint,
+        "endpoint.region": region(),
+        "path.style.access": "true",
+        "connection.ssl.enabled": str(endpoint.startswith("https")).lower(),
+    }
+    return {f"spark.hadoop.fs.s3a.{key}": value for key, value in found.items()} if endpoint else {}

@@ -1,10 +1,9 @@
 """Columns -> landing files in the contract's types, written as a whole or not at all."""
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +13,7 @@ from promolift.contracts.artifacts import write_json
 from promolift.contracts.promos import SourceCard
 from promolift.contracts.tables import TRUTH, Dtype, Table, schema_of
 from promolift.errors import InputError, usable
+from promolift.storage import Place, delta_options, is_remote, replace
 
 ARROW: dict[Dtype, pa.DataType] = {
     "string": pa.string(),
@@ -70,37 +70,25 @@ def _write_landing(landed: Landed, folder: Path) -> None:
     write_json(folder / "source.json", landed.card)
 
 
-def _write_truth(truth: pa.Table, place: Path) -> None:
+def _write_truth(truth: pa.Table, place: Place) -> None:
     from deltalake import write_deltalake  # noqa: PLC0415  only a simulated source needs it
     from deltalake.exceptions import DeltaError  # noqa: PLC0415
 
     with usable(place, ELSEWHERE, DeltaError):
-        write_deltalake(str(place), truth.cast(truth.schema), mode="overwrite", name=TRUTH.name)
+        write_deltalake(str(place), truth.cast(truth.schema), mode="overwrite", name=TRUTH.name, storage_options=delta_options())
 
 
-def write(landed: Landed, lake: Path, truth: Path) -> None:
-    """Put the landing folder in place of the old one by renames; the truth goes beside the lake.
+def write(landed: Landed, lake: Place, truth: Place) -> None:
+    """Put the landing folder in place of the old one as a whole; the truth goes beside the lake.
 
     Raises UnavailableError when either cannot be written; the old landing is then as it was.
     """
-    fresh, old = lake / "landing.new", lake / "landing.old"
-    with usable(lake, ELSEWHERE), _removed(fresh):
-        for folder in (fresh, old):
-            shutil.rmtree(folder, ignore_errors=True)
-        _write_landing(landed, fresh)
-        if landed.truth is not None:
-            _write_truth(landed.truth, truth)
-        if (lake / "landing").exists():
-            (lake / "landing").rename(old)
-        fresh.rename(lake / "landing")
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _removed(half: Path) -> Iterator[None]:
-    """What was written so far goes when the rest cannot follow."""
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
+    beside = None if is_remote(lake) else Path(lake)
+    with usable(lake, ELSEWHERE):
+        if beside:
+            beside.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="landing.", dir=beside) as folder:
+            _write_landing(landed, Path(folder) / "landing")
+            if landed.truth is not None:
+                _write_truth(landed.truth, truth)
+            replace(Path(folder) / "landing", f"{lake}/landing")

@@ -10,6 +10,7 @@ run folder (DIR of `pipelines.run` and `pipelines.demo`)
 ├── champion/                        the registry's champion as the run found it
 ├── serving_model/                   the model folder that is served
 ├── docs/                            one folder a validated layer: index.html, result.json
+├── stages/                          <stage>.json: what stages that train, register and compare with the truth say of their work
 ├── redis/                           dump of the online store, its log and lock
 ├── mlflow.db mlruns/                the registry and its artifacts, unless PROMOLIFT_MLFLOW_URI names another
 ├── registry.db                      Feast's registry
@@ -39,6 +40,7 @@ from typing import Any, Literal
 
 from promolift.contracts.promos import Covariate, Promo, SourceCard
 from promolift.errors import InputError
+from promolift.storage import Place, read_text
 
 CANDIDATES: tuple[str, ...] = ("uplift_net", "lightgbm", "response")
 """Models that every run trains on the same split; the response model ranks by outcome, not by uplift."""
@@ -105,11 +107,16 @@ class Verdict:
     reasons: tuple[str, ...] = field(default=())
 
 
-def write_json(path: Path, record: Any) -> Path:
-    """Write a dataclass or plain dict as sorted, indented JSON; the same record gives the same bytes."""
+def json_text(record: Any) -> str:
+    """A dataclass or plain dict as sorted, indented JSON; the same record gives the same bytes."""
     document = asdict(record) if hasattr(record, "__dataclass_fields__") else record
+    return json.dumps(document, indent=2, sort_keys=True, default=str) + "\n"
+
+
+def write_json(path: Path, record: Any) -> Path:
+    """Write a record to a file of this machine, its folder made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    path.write_text(json_text(record), encoding="utf-8")
     return path
 
 
@@ -117,11 +124,11 @@ def _promos(rows: list[dict[str, Any]]) -> tuple[Promo, ...]:
     return tuple(Promo(**row) for row in rows)
 
 
-def read_source_card(lake: Path) -> SourceCard:
+def read_source_card(lake: Place) -> SourceCard:
     """The card of the source that filled this lake. Raises InputError when nothing was landed or its card is damaged."""
-    path = lake / "landing" / "source.json"
+    path = f"{lake}/landing/source.json"
     try:
-        return _card(json.loads(path.read_text(encoding="utf-8")))
+        return _card(json.loads(read_text(path)))
     except FileNotFoundError as cause:
         raise InputError(f"'{path}' is missing: nothing was landed in this lake; land a source first.") from cause
     except (OSError, ValueError, TypeError, KeyError) as cause:
