@@ -22,18 +22,20 @@ def docker_runner(folder: Path, path: str) -> Iterator[local.DockerRunner]:
     """Runner whose containers see the run's folder, and what `path` names, at the same places as this machine does.
 
     They run as the caller, so that the folder stays the caller's; their own file system is read-only but for /tmp; they share this
-    machine's network, since Redis and MLflow may be given by a loopback address.
+    machine's network, since Redis and MLflow may be given by a loopback address, and its S3 (AWS_*).
     """
     mounts = [Mount(str(folder), str(folder), type="bind")]
     if path:
         place = Path(path).resolve()
         there = str(place if place.is_dir() else place.parent)
         mounts.append(Mount(there, there, type="bind", read_only=True))
+    storage = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     original = docker_task_handler.run_docker_container
     docker_task_handler.run_docker_container = run_container
     try:
         yield local.DockerRunner(
             mounts=mounts, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True, tmpfs={"/tmp": "exec"},  # noqa: S108
+            environment=storage,
         )  # fmt: skip
     finally:
         docker_task_handler.run_docker_container = original

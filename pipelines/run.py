@@ -16,12 +16,13 @@ from pipelines.docker_runner import docker_runner, need_images
 from pipelines.finish import finish
 from pipelines.images import ROOT, source_hash, with_sources, without_gpus
 from pipelines.local_runner import run_pipeline
-from pipelines.run_folder import Origin, content_of, opened
+from pipelines.run_folder import Origin, brought, content_of, opened
 from pipelines.summary import summarise
 from promolift.contracts.artifacts import CANDIDATES, write_json
 from promolift.errors import InputError, PromoliftError
 from promolift.java import check_java
 from promolift.settings import load
+from promolift.storage import spelled
 
 EXAMPLES = """examples:
   python -m pipelines.run training --source complete_journey --out build/demo
@@ -69,6 +70,7 @@ def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made.add_argument("--source", required=True, help=f"which data: {', '.join(SOURCES)}")
     made.add_argument("--path", default="", help="the source's file or folder (default: the source fetches its own data)")
     made.add_argument("--out", type=Path, default=Path("build/run"), metavar="DIR", help="run folder (default: build/run)")
+    made.add_argument("--root", default="", help="where data and models are kept, such as s3a://bucket/prefix (default: in DIR)")
     made.add_argument("--seed", type=int, default=1, help="seed of simulation, split and training (default: 1)")
     made.add_argument("--fresh", action="store_true", help="first delete what earlier runs wrote into DIR")
     return made
@@ -110,7 +112,8 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
         check_java()
     else:
         need_images(text)
-    with opened(options.out, origin, fresh=options.fresh) as folder, ExitStack() as stack:
+    root = spelled(options.root) if options.root else ""
+    with opened(options.out, origin, root=root, fresh=options.fresh) as folder, ExitStack() as stack:
         runner = stack.enter_context(docker_runner(folder, options.path)) if options.on == "docker" else None
         return _run(pipeline, text, folder, _arguments(pipeline, options, origin, folder), runner)
 
@@ -133,7 +136,7 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
         "content": origin.content,
         "seed": origin.seed,
         "path": path,
-        "root": str(folder),
+        "root": spelled(options.root or folder),
         "redis_url": settings.redis_url,
     }
     if pipeline == "training":
@@ -149,6 +152,7 @@ def _run(pipeline: str, text: str, folder: Path, arguments: dict[str, Any], runn
     print(f"{pipeline} of {arguments['source']} in {folder}", flush=True)
     os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
     tasks = run_pipeline(text, arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout, runner=runner)
+    brought(arguments["root"], folder)
     summary = summarise(folder, tasks, time.perf_counter() - began)
     write_json(folder / "summary.json", summary)
     if pipeline == "training":

@@ -1,16 +1,16 @@
-"""The folder of a run: made, locked, and kept to one source and seed; what is missing on this machine is said before anything starts."""
+"""The folder of a run and the root of its data (the folder itself, or a prefix in S3): made, locked, kept to one source and seed."""
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from promolift.contracts.artifacts import write_json
+from promolift.contracts.artifacts import json_text
 from promolift.errors import InputError
 from promolift.locks import held
+from promolift.storage import copy, delete, exists, is_remote, read_text, write_text
 
 MADE: tuple[str, ...] = (
     "lake", "truth", "models", "evaluation", "search", "measured_truth", "docs", "champion", "stages", "serving_model", "redis",
@@ -19,6 +19,10 @@ MADE: tuple[str, ...] = (
     "api_keys.json", "token_keys.json", "versions", "undelivered.jsonl", "undelivered.taken", "undelivered.unreadable",
 )  # fmt: skip
 """Everything that runs write into their folder; `--fresh` deletes these and nothing else."""
+READ_HERE: tuple[str, ...] = (
+    "models", "evaluation", "measured_truth", "docs", "stages", "champion", "registry.db", "redis", "lake/lineage", "lake/landing/source.json",
+)  # fmt: skip
+"""What a report, a registration and a served model are made from."""
 REFINED: tuple[str, ...] = ("landing", "bronze", "silver", "gold", "lineage")
 """Parts of the lake that follow from the source; the log of decisions beside them does not."""
 
@@ -55,8 +59,8 @@ def _files(place: Path) -> list[Path]:
 
 
 @contextmanager
-def opened(folder: Path, origin: Origin, *, fresh: bool) -> Iterator[Path]:
-    """Make and lock `folder` for one run of `origin`, yield it resolved.
+def opened(folder: Path, origin: Origin, *, root: str = "", fresh: bool = False) -> Iterator[Path]:
+    """Make and lock `folder` for one run of `origin`, yield it resolved. `root`: where its data are, if not in the folder.
 
     Raises UnavailableError when it cannot be written or another run holds it, InputError when it holds a run of another origin.
     """
@@ -64,32 +68,38 @@ def opened(folder: Path, origin: Origin, *, fresh: bool) -> Iterator[Path]:
     taken = f"Another run is at work in {place}; wait for it or choose another folder with --out."
     with held(place / ".lock", "choose another run folder with --out", taken):
         if fresh:
-            _empty(place)
-        _claim(place, origin)
+            _empty(place, root or place)
+        _claim(root or str(place), origin)
         yield place
 
 
-def _empty(folder: Path) -> None:
-    for name in MADE:
-        path = folder / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def brought(root: str, folder: Path) -> None:
+    """Copy what reports and serving read from S3 into the folder; nothing where both are one. Tables stay where they are."""
+    if is_remote(root):
+        for name in READ_HERE:
+            delete(folder / name)
+            if exists(f"{root}/{name}"):
+                copy(f"{root}/{name}", folder / name)
 
 
-def _origin(record: Path) -> Origin:
+def _empty(*places: str | Path) -> None:
+    for place in places:
+        for name in MADE:
+            delete(f"{place}/{name}")
+
+
+def _origin(record: str) -> Origin:
     try:
-        return Origin(**json.loads(record.read_text(encoding="utf-8")))
+        return Origin(**json.loads(read_text(record)))
     except (OSError, ValueError, TypeError) as cause:
         raise InputError(
             f"{record} is damaged ({cause}), so nobody knows what the run was made from; add --fresh to replace the run."
         ) from cause
 
 
-def _claim(folder: Path, origin: Origin) -> None:
-    record = folder / "run.json"
-    built = record.exists() and (folder / "lake" / "silver").exists()
+def _claim(root: str, origin: Origin) -> None:
+    record = f"{root}/run.json"
+    built = exists(record) and exists(f"{root}/lake/silver")
     before = _origin(record) if built else origin
     given = ("source", "content", "seed")
     changed = [
@@ -97,10 +107,10 @@ def _claim(folder: Path, origin: Origin) -> None:
     ]
     if changed:
         raise InputError(
-            f"The folder {folder} holds a run of {' and '.join(changed)}; add --fresh to replace it, or choose another with --out."
+            f"The folder {root} holds a run of {' and '.join(changed)}; add --fresh to replace it, or choose another with --out."
         )
     if before.code != origin.code:
         print("  the code that lands and refines the data has changed, so the lake is built anew")
         for layer in REFINED:
-            shutil.rmtree(folder / "lake" / layer, ignore_errors=True)
-    write_json(record, origin)
+            delete(f"{root}/lake/{layer}")
+    write_text(record, json_text(origin))

@@ -67,11 +67,12 @@ def copy(source: Place, target: Place) -> None:
     from pyarrow import fs  # noqa: PLC0415 (as in `reached`)
 
     with reached(source) as (one, start), reached(target) as (other, end):
-        _parent(other, end)
         if one.get_file_info(start).is_file:
+            _parent(other, end)
             with one.open_input_stream(start) as stream, other.open_output_stream(end) as out:
                 shutil.copyfileobj(stream, out)
         else:
+            _parent(other, f"{end}/")
             fs.copy_files(start, end, source_filesystem=one, destination_filesystem=other)
 
 
