@@ -27,11 +27,16 @@ RUN mkdir -p /opt/jars && if [ "$GROUP" = spark ]; then \
 RUN python3 -m compileall -q /app
 
 FROM base
+# Hadoop starts for nobody whom the list of users does not have.
+RUN useradd --uid 10001 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin promolift
 COPY --from=build /opt/promolift /opt/promolift
 COPY --from=build /opt/jars /opt/jars
 COPY --from=build /app /app
 # The root file system may be read-only: what is written goes to /tmp or to a volume.
 ENV PATH=/opt/promolift/bin:$PATH PYTHONPATH=/app:/app/src PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     PROMOLIFT_JARS=/opt/jars TF_USE_LEGACY_KERAS=1
+# Spark's driver starts executors from its own image.
+ARG SPARK_IMAGE=""
+ENV PROMOLIFT_SPARK_IMAGE=$SPARK_IMAGE
 WORKDIR /app
 USER 10001:10001

@@ -31,19 +31,20 @@ def land_events(source: str, path: str, content: str, root: str, seed: int, land
 
 
 @_stage("spark")
-def ingest_events(root: str, landing: Input[Dataset], silver: Output[Dataset]) -> None:
+def ingest_events(root: str, spark_on: str, landing: Input[Dataset], silver: Output[Dataset]) -> None:
     """Landing files -> bronze as received, silver deduplicated and conformed, quarantine."""
     from components.run_spark import run
 
-    silver.uri, silver.metadata["written"] = f"{root}/lake/silver", run(["ingest_events"], f"{root}/lake")
+    silver.uri, silver.metadata["written"] = f"{root}/lake/silver", run(["ingest_events"], f"{root}/lake", spark_on)
 
 
 @_stage("spark")
-def build_examples(root: str, silver: Input[Dataset], gold: Output[Dataset]) -> None:
+def build_examples(root: str, spark_on: str, silver: Input[Dataset], gold: Output[Dataset]) -> None:
     """Silver -> exposures, point-in-time features and examples with closed labels, in one Spark session."""
     from components.run_spark import run
 
-    gold.uri, gold.metadata["written"] = f"{root}/lake/gold", run(["build_exposures", "build_features", "build_examples"], f"{root}/lake")
+    jobs = ["build_exposures", "build_features", "build_examples"]
+    gold.uri, gold.metadata["written"] = f"{root}/lake/gold", run(jobs, f"{root}/lake", spark_on)
 
 
 @_stage("validate")

@@ -10,10 +10,11 @@ from deployment.render import OVERLAYS, Build, kinds, render
 from promolift.errors import ExpectationError, InputError, PromoliftError
 
 EXAMPLES = """examples:
-  python -m deployment render                                  both overlays, checked strictly: build/manifests/*/manifests.yaml
+  python -m deployment render                                  all overlays, checked strictly: build/manifests/*/manifests.yaml
   python -m deployment deploy --run build/demo                 to the current context, after asking
   YES=1 python -m deployment deploy --run build/demo --context kind-promolift
   python -m deployment undeploy
+  python -m deployment spark                                   once, before pipelines.run --spark-on submit or operator
   python -m deployment schemas kserve-crds.yaml                when KServe's kinds have changed
 
 `deploy` needs a cluster with KServe (Standard mode), the images `serving` and `online` on its nodes (`make images`), and an S3 endpoint
@@ -76,6 +77,24 @@ def _undeploy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _spark(options: argparse.Namespace) -> int:
+    from deployment.kubectl import chosen  # noqa: PLC0415
+    from deployment.secret_values import s3_secret  # noqa: PLC0415
+
+    kubectl, documents = chosen(options.context), render(Build("spark"), options.out / "spark")
+    (space,) = (document["metadata"]["name"] for document in kinds(documents, "Namespace"))
+    if options.remove:
+        _confirm(f"Delete namespace {space} of context '{kubectl.context}' with the Spark jobs that run there?")
+        kubectl("delete", "namespace", space, "--ignore-not-found")
+        print(f"{space} is gone; what jobs wrote is in S3")
+        return 0
+    secret = s3_secret(space)
+    _confirm(f"Make namespace {space} for Spark's pods in context '{kubectl.context}'?")
+    kubectl.apply([*documents, secret])
+    print(f"{space} is ready: python -m pipelines.run dataset --root s3a://BUCKET/PREFIX --spark-on submit ...")
+    return 0
+
+
 def _load(options: argparse.Namespace) -> int:
     from deployment.kubectl import chosen  # noqa: PLC0415
     from deployment.load import measure  # noqa: PLC0415
@@ -133,11 +152,14 @@ def _parser() -> argparse.ArgumentParser:
     loading.set_defaults(run_command=_load)
     loading.add_argument("--seconds", type=int, default=30, help="how long (%(default)s)")
     loading.add_argument("--users", type=int, default=8, help="callers, each asking ten times a second (%(default)s)")
+    spark = commands.add_parser("spark", help="make the namespace, accounts and secret of Spark's pods on the current context")
+    spark.set_defaults(run_command=_spark)
+    spark.add_argument("--remove", action="store_true", help="delete the namespace instead")
     naming = commands.add_parser("images", help="print the names of the images that the deployment runs")
     naming.set_defaults(run_command=_images)
     for command in (deploying, loading):
         command.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="a finished run (%(default)s)")
-    for command in (deploying, removing, loading):
+    for command in (deploying, removing, loading, spark):
         command.add_argument("--context", default="", help="kube context (default: the current one, unless it looks like production)")
         command.add_argument("--out", type=Path, default=Path("build/deploy"), metavar="DIR", help="where files go (%(default)s)")
     for command in (checking, deploying, removing, naming):

@@ -14,7 +14,8 @@ from pipelines.images import ROOT
 from promolift.errors import PromoliftError, UnavailableError
 
 MANIFESTS = ROOT / "manifests"
-OVERLAYS = ("local", "production")
+OVERLAYS = ("local", "production", "spark")
+"""The served graph on one node and on a platform; the namespace of Spark's pods."""
 GROUPS = ("serving", "online")
 Document = dict[str, Any]
 

@@ -12,10 +12,7 @@ from serving.engine.auth import SCOPES, add_key
 
 def make_secrets(kubectl: Kubectl, out: Path) -> None:
     """Make promo-secrets and promo-api-keys unless they are there; promo-s3 follows the environment. `out` keeps the API key, once."""
-    given = release.credentials()
-    scheme, _, host = given["AWS_ENDPOINT_URL"].partition("://")
-    storage = {"s3-endpoint": host, "s3-usehttps": str(int(scheme == "https")), "s3-region": given["AWS_REGION"]}
-    kubectl.apply([_document("promo-s3", given, {f"serving.kserve.io/{name}": value for name, value in storage.items()})])
+    kubectl.apply([s3_secret()])
     if not _is_there(kubectl, "promo-secrets"):
         password = secrets.token_urlsafe(24)
         kubectl.apply([_document("promo-secrets", {
@@ -30,6 +27,14 @@ def make_secrets(kubectl: Kubectl, out: Path) -> None:
         kubectl.apply([_document("promo-api-keys", {"api_keys.json": keys.read_text(encoding="utf-8")})])
 
 
+def s3_secret(namespace: str = NAMESPACE) -> Document:
+    """promo-s3 by the environment, annotated as KServe's storage initializer reads it. Raises InputError for a variable that is not set."""
+    given = release.credentials()
+    scheme, _, host = given["AWS_ENDPOINT_URL"].partition("://")
+    storage = {"s3-endpoint": host, "s3-usehttps": str(int(scheme == "https")), "s3-region": given["AWS_REGION"]}
+    return _document("promo-s3", given, {f"serving.kserve.io/{name}": value for name, value in storage.items()}, namespace)
+
+
 def secret(kubectl: Kubectl, name: str, key: str) -> str:
     """A value of a Secret."""
     return kubectl("-n", NAMESPACE, "get", "secret", name, "-o", f"go-template={{{{index .data {json.dumps(key)} | base64decode}}}}")
@@ -39,6 +44,6 @@ def _is_there(kubectl: Kubectl, name: str) -> bool:
     return kubectl.attempt("-n", NAMESPACE, "get", "secret", name).returncode == 0
 
 
-def _document(name: str, values: dict[str, str], annotations: dict[str, str] | None = None) -> Document:
-    metadata = {"name": name, "namespace": NAMESPACE, "annotations": annotations or {}}
+def _document(name: str, values: dict[str, str], annotations: dict[str, str] | None = None, namespace: str = NAMESPACE) -> Document:
+    metadata = {"name": name, "namespace": namespace, "annotations": annotations or {}}
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "stringData": values}

@@ -73,7 +73,9 @@ def suspects(name: str) -> list[str]:
 
 def _build(group: str, name: str, folder: Path, log: Path) -> None:
     with log.open("w", encoding="utf-8") as said:
-        command = ["docker", "build", "--build-arg", f"GROUP={group}", "--build-arg", f"BASE={BASE}", "--tag", name, str(folder)]
+        given = {"GROUP": group, "BASE": BASE, "SPARK_IMAGE": name if group == "spark" else ""}
+        options = [word for key, value in given.items() for word in ("--build-arg", f"{key}={value}")]
+        command = ["docker", "build", *options, "--tag", name, str(folder)]
         status = subprocess.run(command, stdout=said, stderr=subprocess.STDOUT, check=False).returncode
     if status:
         last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]

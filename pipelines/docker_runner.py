@@ -21,10 +21,13 @@ IMAGES = re.compile(r"image: (promolift/\S+)")
 def docker_runner(folder: Path, path: str) -> Iterator[local.DockerRunner]:
     """Runner whose containers see the run's folder, and what `path` names, at the same places as this machine does.
 
-    They run as the caller, so that the folder stays the caller's; their own file system is read-only but for /tmp; they share this
-    machine's network, since Redis and MLflow may be given by a loopback address, and its S3 (AWS_*).
+    They run as the caller, so that the folder stays the caller's, and with a list of users that has the caller, since Hadoop asks it;
+    their own file system is read-only but for /tmp; they share this machine's network, since Redis and MLflow may be given by a loopback
+    address, and its S3 (AWS_*).
     """
-    mounts = [Mount(str(folder), str(folder), type="bind")]
+    users = folder / ".users"
+    users.write_text(f"promolift:x:{os.getuid()}:{os.getgid()}::/tmp:/usr/sbin/nologin\n", encoding="utf-8")
+    mounts = [Mount(str(folder), str(folder), type="bind"), Mount("/etc/passwd", str(users), type="bind", read_only=True)]
     if path:
         place = Path(path).resolve()
         there = str(place if place.is_dir() else place.parent)

@@ -11,6 +11,7 @@ from typing import Any
 
 from components.land_events import SOURCES, inputs
 from components.learner_names import LEARNERS, names_of
+from pipelines.build_images import image_name
 from pipelines.compiled import check_all, compiled, write_all
 from pipelines.docker_runner import docker_runner, need_images
 from pipelines.finish import finish
@@ -22,8 +23,9 @@ from promolift.contracts.artifacts import CANDIDATES, write_json
 from promolift.errors import InputError, PromoliftError
 from promolift.java import check_java
 from promolift.settings import load
-from promolift.storage import spelled
+from promolift.storage import is_remote, spelled
 
+WAYS = ("here", "submit", "operator")
 EXAMPLES = """examples:
   python -m pipelines.run training --source complete_journey --out build/demo
   python -m pipelines.run training --source hillstrom --path hillstrom_no_indices.csv.gz --out build/hillstrom
@@ -31,6 +33,7 @@ EXAMPLES = """examples:
   python -m pipelines.run training --source complete_journey --out build/quick --epochs 2
   python -m pipelines.run training --source complete_journey --out build/many --learners x_learner,dr_learner,tarnet --seeds 3
   python -m pipelines.run dataset --source complete_journey --out build/data
+  python -m pipelines.run dataset --source complete_journey --root s3a://bucket/run --spark-on operator --out build/pods
   make images && python -m pipelines.run training --on docker --source hillstrom --path FILE --out build/docker
   python -m pipelines.run compile --check
 
@@ -71,6 +74,12 @@ def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made.add_argument("--path", default="", help="the source's file or folder (default: the source fetches its own data)")
     made.add_argument("--out", type=Path, default=Path("build/run"), metavar="DIR", help="run folder (default: build/run)")
     made.add_argument("--root", default="", help="where data and models are kept, such as s3a://bucket/prefix (default: in DIR)")
+    made.add_argument(
+        "--spark-on",
+        choices=WAYS,
+        default=WAYS[0],
+        help="where Spark works: in its task (default), or in pods: spark-submit, Spark operator",
+    )
     made.add_argument("--seed", type=int, default=1, help="seed of simulation, split and training (default: 1)")
     made.add_argument("--fresh", action="store_true", help="first delete what earlier runs wrote into DIR")
     return made
@@ -112,10 +121,21 @@ def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
         check_java()
     else:
         need_images(text)
+    if options.spark_on != WAYS[0]:
+        _check_pods(options)
     root = spelled(options.root) if options.root else ""
     with opened(options.out, origin, root=root, fresh=options.fresh) as folder, ExitStack() as stack:
         runner = stack.enter_context(docker_runner(folder, options.path)) if options.on == "docker" else None
         return _run(pipeline, text, folder, _arguments(pipeline, options, origin, folder), runner)
+
+
+def _check_pods(options: argparse.Namespace) -> None:
+    """Spark's pods are started from here, with our image and a lake that they see."""
+    if options.on == "docker":
+        raise InputError("A container sees no cluster: use --on local with --spark-on, so that only Spark's jobs run in pods.")
+    if not is_remote(options.root):
+        raise InputError("--spark-on needs --root s3a://bucket/prefix: pods do not see the folder of this machine.")
+    os.environ.setdefault("PROMOLIFT_SPARK_IMAGE", image_name("spark"))
 
 
 def _check_effort(options: argparse.Namespace) -> None:
@@ -138,6 +158,7 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
         "path": path,
         "root": spelled(options.root or folder),
         "redis_url": settings.redis_url,
+        "spark_on": options.spark_on,
     }
     if pipeline == "training":
         uri = settings.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"

@@ -22,6 +22,7 @@ def training(  # noqa: PLR0917 (KFP passes them by keyword)
     search_trials: int = 0,
     search_seconds: int = 600,
     redis_url: str = "",
+    spark_on: str = "here",
     model_name: str = "promolift-uplift",
 ) -> None:
     """Parameters not named here are those of `dataset`.
@@ -30,7 +31,9 @@ def training(  # noqa: PLR0917 (KFP passes them by keyword)
     trained; `search_trials` 0: no search of parameters before; `mlflow_uri`: where versions are kept, the champion among them.
     """
     effort = {"seeds": seeds, "search_trials": search_trials, "search_seconds": search_seconds, "mlflow_uri": mlflow_uri}
-    landed, gold, checked = add_dataset(source=source, path=path, content=content, root=root, seed=seed, redis_url=redis_url)
+    landed, gold, checked = add_dataset(
+        source=source, path=path, content=content, root=root, seed=seed, redis_url=redis_url, spark_on=spark_on
+    )
     examples = gold.outputs["gold"]
     uplift = sized(stages.train_uplift(root=root, seed=seed, epochs=epochs, gold=examples, **effort), "train-gpu").after(checked)
     baselines = sized(stages.train_baselines(root=root, seed=seed, learners=learners, gold=examples, **effort), "train").after(checked)

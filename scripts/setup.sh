@@ -49,7 +49,7 @@ uv=$(find_uv)
 say "installing the locked packages into .venv (about 3.5 GB; a minute with a warm cache)"
 "$uv" sync --locked
 ensure_java
-say "fetching Spark's Delta jars (90 MB, once)"
+say "fetching Spark's jars for Delta and S3 (26 MB, once)"
 .venv/bin/python -m spark_jobs.fetch_jars
 ensure_redis
 say "ready"

@@ -21,6 +21,7 @@ TABLES = {
 }
 """What tables are made with, wherever the jobs run."""
 MACHINE = {
+    "spark.app.name": "promolift",
     "spark.master": "local[*]",
     "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
@@ -41,7 +42,7 @@ def start_session(jars: Path, *, submitted: bool = False) -> SparkSession:
 
     `submitted`: spark-submit started this process and has said where the work is done, how big, and with which jars.
     """
-    builder = SparkSession.builder.appName("promolift")
+    builder = SparkSession.builder
     for key, value in {**TABLES, **s3a(), **({} if submitted else _machine(jars))}.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()

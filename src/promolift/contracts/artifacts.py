@@ -16,7 +16,7 @@ run folder (DIR of `pipelines.run` and `pipelines.demo`)
 ├── registry.db                      Feast's registry
 ├── run.json                         Origin: what the lake was made from
 ├── report.html summary.json         the run for people and for programs
-├── pipeline.log .kfp/ .lock         what the stages printed; their cache and scratch; held by the run at work
+├── pipeline.log .kfp/ .users .lock  what the stages printed; their cache and scratch; containers' list of users; held by the run at work
 ├── serving.json serving.log logs/   while it is served: where; what the server and each of its programs printed
 ├── api_keys.json token_keys.json    hashes of the served engine's API keys; the secret that signs its tokens
 ├── versions/                        rules, policies and models by version, from which logged decisions are made again
