@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import decisions, dragonnet_throughput, gate_resamples, predictor, routers, uplift_metrics
+from benchmarks import decisions, dragonnet_throughput, gate_resamples, predictor, routers, scaling, uplift_metrics
 from benchmarks.duckdb_build import build
 from components.land_events import land
 from promolift.contracts.artifacts import write_json
@@ -108,6 +108,7 @@ def main() -> int:
     found: dict[str, Any] = {"machine": {"cpus": os.cpu_count(), "python": platform.python_version()}}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "dataset": lambda: dataset(options.out.parent / "bench"),
+        "scaling": lambda: scaling.measure(options.out.parent / "scaling", _spark),
         "gate": gate_resamples.measure,
         "uplift_metrics": uplift_metrics.measure,
         "dragonnet": dragonnet_throughput.measure,

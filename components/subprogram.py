@@ -4,6 +4,7 @@ The rooms never import each other: a stage starts another room as the program th
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,14 +16,17 @@ BY_STATUS: dict[int, type[PromoliftError]] = {error.exit_status: error for error
 NAMES = "|".join(error.__name__ for error in (*BY_STATUS.values(), PromoliftError))
 
 
-def run_program(room: str, arguments: list[str]) -> list[dict[str, Any]]:
+def run_program(room: str, arguments: list[str], **environment: str) -> list[dict[str, Any]]:
     """Run `python -m room arguments`, pass its lines on as they come, and return those that are JSON objects.
+
+    `environment`: variables beyond those of this process.
 
     Raises the error of its exit status (see promolift.errors) with the sentence that it printed.
     """
     command = [sys.executable, "-m", room, *arguments]
     lines: list[str] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1) as process:
+    given = {**os.environ, **environment}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1, env=given) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             lines.append(line.strip())

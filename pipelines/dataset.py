@@ -6,7 +6,7 @@ from typing import Any
 from kfp import dsl
 
 from components import interfaces as stages
-from pipelines.profiles import sized
+from pipelines.profiles import sized, with_redis
 
 
 def add_dataset(*, source: Any, path: Any, content: Any, root: Any, seed: Any, redis_url: Any, spark_on: Any) -> tuple[Any, Any, Any]:
@@ -18,6 +18,7 @@ def add_dataset(*, source: Any, path: Any, content: Any, root: Any, seed: Any, r
     gold_checked = _validated("gold", root, gold.outputs["gold"])
     examples_checked = _validated("training", root, gold.outputs["gold"]).after(gold_checked)
     online = sized(stages.materialize_features(root=root, redis_url=redis_url, gold=gold.outputs["gold"]), "small").after(gold_checked)
+    with_redis(online)
     online.set_caching_options(False)  # a Redis may have lost what an earlier run wrote
     return landed, gold, examples_checked
 

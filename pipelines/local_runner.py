@@ -124,7 +124,7 @@ def _dags(spec: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from (c["dag"] for c in spec["components"].values() if "dag" in c)
 
 
-def _names(spec: dict[str, Any]) -> dict[str, str]:
+def shown_names(spec: dict[str, Any]) -> dict[str, str]:
     """Shown name of each task by the name under which KFP logs it."""
     tasks = [t for dag in _dags(spec) for t in dag["tasks"].values()]
     return {t["componentRef"]["name"].removeprefix("comp-"): t["taskInfo"]["name"] for t in tasks}
@@ -138,7 +138,7 @@ def run_pipeline(pipeline: str, arguments: dict[str, Any], work: Path, log: Path
     Raises the failing stage's own error (InputError, ExpectationError, UnavailableError, else PromoliftError).
     """
     spec: dict[str, Any] = next(iter(yaml.safe_load_all(pipeline)))
-    with PeakMemory() as memory, Progress(log, screen, _names(spec), memory) as progress:
+    with PeakMemory() as memory, Progress(log, screen, shown_names(spec), memory) as progress:
         try:
             with _session(work, progress, runner or local.SubprocessRunner(use_venv=False)):
                 components.load_component_from_text(yaml.safe_dump(for_this_machine(spec)))(**arguments)

@@ -1,22 +1,24 @@
-"""`python -m pipelines.run PIPELINE --source S`: run a pipeline on this machine, as processes or in images; `compile` is for a cluster."""
+"""`python -m pipelines.run PIPELINE --source S`: run a pipeline on this machine, as processes or in images, or on a cluster."""
 
 import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from components.land_events import SOURCES, inputs
 from components.learner_names import LEARNERS, names_of
 from pipelines.build_images import image_name
+from pipelines.cluster_input import check_cluster, uploaded
+from pipelines.cluster_runner import Server, for_cluster, run_on_server
 from pipelines.compiled import check_all, compiled, write_all
 from pipelines.docker_runner import docker_runner, need_images
 from pipelines.finish import finish
 from pipelines.images import ROOT, source_hash, with_sources, without_gpus
-from pipelines.local_runner import run_pipeline
+from pipelines.local_runner import Task, run_pipeline
 from pipelines.run_folder import Origin, brought, content_of, opened
 from pipelines.summary import summarise
 from promolift.contracts.artifacts import CANDIDATES, write_json
@@ -35,6 +37,7 @@ EXAMPLES = """examples:
   python -m pipelines.run dataset --source complete_journey --out build/data
   python -m pipelines.run dataset --source complete_journey --root s3a://bucket/run --spark-on operator --out build/pods
   make images && python -m pipelines.run training --on docker --source hillstrom --path FILE --out build/docker
+  python -m pipelines.run training --on cluster --host https://HOST/pipeline --root s3a://bucket/run --source hillstrom --path FILE
   python -m pipelines.run compile --check
 
 Source `table` is any randomised experiment as CSV or Parquet; trial.yaml says what its columns mean
@@ -48,7 +51,7 @@ exit status: 0 done (a refused model too), 2 wrong input, 3 an expectation faile
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
-        prog="python -m pipelines.run", description="Run a pipeline on this machine, or compile the pipelines for a cluster.",
+        prog="python -m pipelines.run", description="Run a pipeline on this machine or on a cluster, or compile the pipelines.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     commands = top.add_subparsers(dest="command", required=True, metavar="{training,dataset,compile}")
@@ -69,7 +72,14 @@ def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made: argparse.ArgumentParser = commands.add_parser(
         name, help=text, description=f"{name}: {text}.", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--on", choices=["local", "docker"], default="local", help="where the tasks run: processes here, or the images here")
+    made.add_argument(
+        "--on", choices=["local", "docker", "cluster"], default="local",
+        help="where the tasks run: processes here (default), the images here, or a Kubeflow Pipelines server",
+    )  # fmt: skip
+    made.add_argument("--host", default="", metavar="URL", help="with --on cluster: the server (default: in a pod, that of its cluster)")
+    made.add_argument("--namespace", default="", help="with --on cluster: the namespace of runs, on a server for several users")
+    made.add_argument("--registry", default="", metavar="HOST/PATH", help="with --on cluster: registry before the images' names")
+    made.add_argument("--no-gpu", action="store_true", help="with --on cluster: the network trains without a GPU")
     made.add_argument("--source", required=True, help=f"which data: {', '.join(SOURCES)}")
     made.add_argument("--path", default="", help="the source's file or folder (default: the source fetches its own data)")
     made.add_argument("--out", type=Path, default=Path("build/run"), metavar="DIR", help="run folder (default: build/run)")
@@ -110,23 +120,45 @@ def _compile(*, check: bool) -> int:
 
 
 def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Check the input and this machine, run the pipeline in its folder, write report and summary, and return the summary."""
+    """Check the input and what is needed, run the pipeline, write report and summary into its folder, and return the summary."""
     if options.source not in SOURCES:
         raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(SOURCES)}.")
     if pipeline == "training":
         _check_effort(options)
+    if is_remote(options.path):
+        raise InputError(f"--path is {options.path}; name a file of this machine (--on cluster uploads it).")
+    settings, root = load(), spelled(options.root) if options.root else ""
+    if options.on == "cluster":
+        check_cluster(pipeline, root, settings)
     origin = Origin(options.source, content_of(*inputs(options.source, options.path)), options.seed, source_hash("spark"))
-    text = with_sources(without_gpus(compiled(pipeline)))
+    text = with_sources(without_gpus(compiled(pipeline)) if options.on != "cluster" or options.no_gpu else compiled(pipeline))
+    _check_machine(options, text)
+    with opened(options.out, origin, root=root, fresh=options.fresh) as folder:
+        arguments = _arguments(pipeline, options, origin, folder)
+        return _run(pipeline, folder, arguments, lambda: (_there if options.on == "cluster" else _here)(options, text, folder, arguments))
+
+
+def _check_machine(options: argparse.Namespace, text: str) -> None:
     if options.on == "local":
         check_java()
-    else:
+    elif options.on == "docker":
         need_images(text)
-    if options.spark_on != WAYS[0]:
+    if options.spark_on != WAYS[0] and options.on != "cluster":
         _check_pods(options)
-    root = spelled(options.root) if options.root else ""
-    with opened(options.out, origin, root=root, fresh=options.fresh) as folder, ExitStack() as stack:
-        runner = stack.enter_context(docker_runner(folder, options.path)) if options.on == "docker" else None
-        return _run(pipeline, text, folder, _arguments(pipeline, options, origin, folder), runner)
+
+
+def _here(options: argparse.Namespace, text: str, folder: Path, arguments: dict[str, Any]) -> dict[str, Task]:
+    os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
+    with docker_runner(folder, options.path) if options.on == "docker" else nullcontext() as runner:
+        return run_pipeline(text, arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout, runner=runner)
+
+
+def _there(options: argparse.Namespace, text: str, folder: Path, arguments: dict[str, Any]) -> dict[str, Task]:
+    server = Server(options.host, load().kfp_token.get_secret_value(), options.namespace)
+    # Redis' address comes from a Secret there: one that holds here need not hold there, and a server shows what it was given
+    given = {**arguments, "path": uploaded(options.source, options.path, arguments["root"]), "redis_url": ""}
+    name = f"{options.command}-{folder.name}"
+    return run_on_server(for_cluster(text, options.registry, gpu=not options.no_gpu), given, server, name, sys.stdout)
 
 
 def _check_pods(options: argparse.Namespace) -> None:
@@ -167,12 +199,11 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
     return found
 
 
-def _run(pipeline: str, text: str, folder: Path, arguments: dict[str, Any], runner: Any) -> dict[str, Any]:
-    """`text`: the pipeline's YAML. Returns the summary."""
+def _run(pipeline: str, folder: Path, arguments: dict[str, Any], work: Callable[[], dict[str, Task]]) -> dict[str, Any]:
+    """Let `work` run the tasks, and make of them what the folder keeps. Returns the summary."""
     began = time.perf_counter()
     print(f"{pipeline} of {arguments['source']} in {folder}", flush=True)
-    os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
-    tasks = run_pipeline(text, arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout, runner=runner)
+    tasks = work()
     brought(arguments["root"], folder)
     summary = summarise(folder, tasks, time.perf_counter() - began)
     write_json(folder / "summary.json", summary)

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI; empty: SQLite inside the run folder.")
     model_sha256: str = Field("", description="Digest of the one model that may be served; empty: whichever is in the model folder.")
     jars: Path = Field(Path.home() / ".cache/promolift/jars", description="Spark's Delta jars, fetched once by `make setup`.")
+    kfp_token: SecretStr = Field(SecretStr(""), description="Bearer token for the Kubeflow Pipelines server; empty: none is sent.")
     spark_image: str = Field("", description="Image of Spark's pods; an image of ours knows its own name.")
     spark_namespace: str = Field("promolift-spark", description="Namespace of Spark's pods.")
     spark_executors: int = Field(2, ge=1, description="Executors of a job in pods.")
