@@ -113,7 +113,10 @@ def _page(options: argparse.Namespace) -> int:
 
 
 def _images(options: argparse.Namespace) -> int:
-    print(*Build("local", registry=options.registry).images().values(), sep="\n")
+    from pipelines.build_images import image_name  # noqa: PLC0415
+
+    spark = [f"{options.registry}/{image_name('spark')}".lstrip("/")] if options.spark else []
+    print(*Build("local", registry=options.registry).images().values(), *spark, sep="\n")
     return 0
 
 
@@ -157,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     spark.add_argument("--remove", action="store_true", help="delete the namespace instead")
     naming = commands.add_parser("images", help="print the names of the images that the deployment runs")
     naming.set_defaults(run_command=_images)
+    naming.add_argument("--spark", action="store_true", help="that of Spark's pods too")
     for command in (deploying, loading):
         command.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="a finished run (%(default)s)")
     for command in (deploying, removing, loading, spark):
