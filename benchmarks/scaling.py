@@ -1,5 +1,11 @@
-"""The data set build at 1, 3 and 10 times Complete Journey on this machine: copies of its shoppers, each a delivery of its own."""
+"""The data set build at 1, 3 and 10 times Complete Journey on this machine: copies of its shoppers, each a delivery of its own.
 
+`python -m benchmarks.scaling` writes the figures of build/bench.json, and what they say of 1,000 times, between the markers of docs/spark.md.
+"""
+
+import argparse
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +19,9 @@ from components.land_events import land
 from promolift.contracts.tables import LANDING
 
 FACTORS = (1, 3, 10)
+BEGIN, END = "<!-- figures: python -m benchmarks.scaling -->", "<!-- end of figures -->"
+LARGE, CORES, EFFICIENCY = 1_000, 256, 0.5
+"""The size that is estimated, the cores that it is given, and the share of their time that is taken to be of use there."""
 IDENTITIES = ("shopper_id", "event_id", "basket_id", "exposure_id")
 """What another copy of a shopper has of its own; products, stores and promos are everybody's."""
 
@@ -21,7 +30,7 @@ def measure(folder: Path, build: Callable[[Path, Path], Any]) -> dict[str, Any]:
     """Seconds of each job, peak memory and rows by factor. `build`: (lake, log file) -> the timed Spark jobs."""
     shutil.rmtree(folder, ignore_errors=True)
     land("complete_journey", "", str(folder / "once"), str(folder / "truth"), 1)
-    found = {}
+    found: dict[str, Any] = {"cores": os.cpu_count(), "landed_bytes": _bytes(folder / "once")}
     for factor in FACTORS:
         lake = folder / f"times-{factor}"
         rows = multiplied(folder / "once", lake, factor)
@@ -29,6 +38,10 @@ def measure(folder: Path, build: Callable[[Path, Path], Any]) -> dict[str, Any]:
         found[str(factor)] = {"landed_rows": rows, "seconds": built.seconds, "peak_gib": built.peak_gib, "jobs": built.result}
         shutil.rmtree(lake)
     return found
+
+
+def _bytes(lake: Path) -> int:
+    return sum(path.stat().st_size for path in (lake / "landing").rglob("*.parquet"))
 
 
 def multiplied(once: Path, lake: Path, factor: int) -> int:
@@ -53,3 +66,46 @@ def _renamed(table: pa.Table, copy: int) -> pa.Table:
             index = table.column_names.index(name)
             table = table.set_column(index, table.schema.field(index), pc.binary_join_element_wise(table[name], f"c{copy}", "-"))
     return table
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The table, and the estimate for LARGE with its arithmetic."""
+    jobs = list(found["1"]["jobs"])
+    head = ["times", "landed rows", *jobs, "all, start included", "rows a second", "most memory"]
+    table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for factor in map(str, FACTORS):
+        one = found[factor]
+        seconds = [f"{one['jobs'][job]['seconds']:.0f} s" for job in jobs]
+        cells = [factor, f"{one['landed_rows']:,}", *seconds, f"{one['seconds']:.0f} s", f"{one['landed_rows'] / one['seconds']:,.0f}"]
+        table.append(f"| {' | '.join(cells)} | {one['peak_gib']:.1f} GiB |")
+    return [*table, "", *_estimate(found)]
+
+
+def _estimate(found: dict[str, Any]) -> list[str]:
+    few, many = (found[str(factor)] for factor in FACTORS[1:])
+    rows, seconds = many["landed_rows"] - few["landed_rows"], many["seconds"] - few["seconds"]
+    core_s = seconds * found["cores"] / rows * 1e6
+    large = LARGE * found["1"]["landed_rows"]
+    hours = large / 1e6 * core_s / 3600
+    gigabytes = LARGE * found["landed_bytes"] / 1e9
+    return [
+        f"From {FACTORS[1]} to {FACTORS[2]} times, {rows / 1e6:.1f} million more rows took {seconds:.0f} s more on {found['cores']} cores: "
+        f"{seconds:.0f} × {found['cores']} / {rows / 1e6:.1f} = {core_s:.0f} core seconds a million rows. {LARGE:,} times are "
+        f"{large / 1e9:.2f} thousand million rows ({gigabytes:.0f} GB landed): {large / 1e6:,.0f} × {core_s:.0f} / 3,600 = {hours:.0f} core "
+        f"hours. {CORES} cores, of use for {EFFICIENCY:.0%} of the time (an assumption: shuffles over a network, the slowest task), would "
+        f"take {hours:.0f} / ({CORES} × {EFFICIENCY}) = {hours / CORES / EFFICIENCY:.1f} hours. That was estimated, not run.",
+    ]
+
+
+def main() -> None:
+    """Rewrite docs/spark.md between the markers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+    parser.add_argument("--bench", type=Path, default=Path("build/bench.json"), help="result of make bench (%(default)s)")
+    found = json.loads(parser.parse_args().bench.read_text(encoding="utf-8"))["scaling"]
+    page = Path("docs/spark.md")
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(before + "\n".join([BEGIN, "", *lines(found), ""]) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

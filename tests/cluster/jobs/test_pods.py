@@ -23,7 +23,7 @@ from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.tables import Table, schema_of
 from promolift.errors import UnavailableError
 from promolift.settings import load
-from promolift.storage import copy, delta_options
+from promolift.storage import delta_options
 from spark_jobs import cluster
 from tests.pipelines.kfp_stub import served, task
 from tests.pipelines.trial import ROWS, trial
@@ -86,8 +86,8 @@ def lakes(kubectl: Kubectl, bucket: str, tmp_path_factory: pytest.TempPathFactor
     """A small experiment made into examples here, and in S3 by pods: the first job by spark-submit, the others by the operator."""
     folder = tmp_path_factory.mktemp("pods")
     here, there = str(folder / "lake"), f"{bucket}/pods/lake"
-    land("table", str(trial(folder)), here, str(folder / "truth"), 1)
-    copy(f"{here}/landing", f"{there}/landing")
+    for lake in (here, there):
+        land("table", str(trial(folder)), lake, f"{lake}-truth", 1)
     jobs("ingest_events", *BUILD, "--lake", here)
     ways = {"submit": ("ingest_events",), "operator": BUILD} if _operated(kubectl) else {"submit": ("ingest_events", *BUILD)}
     for way, names in ways.items():
