@@ -1,6 +1,6 @@
 """The data set build at 1, 3 and 10 times Complete Journey on this machine: copies of its shoppers, each a delivery of its own.
 
-`python -m benchmarks.scaling` writes the figures of build/bench.json, and what they say of 1,000 times, between the markers of docs/spark.md.
+`python -m benchmarks.scaling` writes the figures of build/bench.json, and what they say of 1,000 times, into docs/spark.md.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def _estimate(found: dict[str, Any]) -> list[str]:
     return [
         f"From {FACTORS[1]} to {FACTORS[2]} times, {rows / 1e6:.1f} million more rows took {seconds:.0f} s more on {found['cores']} cores: "
         f"{seconds:.0f} × {found['cores']} / {rows / 1e6:.1f} = {core_s:.0f} core seconds a million rows. {LARGE:,} times are "
-        f"{large / 1e9:.2f} thousand million rows ({gigabytes:.0f} GB landed): {large / 1e6:,.0f} × {core_s:.0f} / 3,600 = {hours:.0f} core "
+        f"{large / 1e6:,.0f} million rows ({gigabytes:.0f} GB landed): {large / 1e6:,.0f} × {core_s:.0f} / 3,600 = {hours:.0f} core "
         f"hours. {CORES} cores, of use for {EFFICIENCY:.0%} of the time (an assumption: shuffles over a network, the slowest task), would "
         f"take {hours:.0f} / ({CORES} × {EFFICIENCY}) = {hours / CORES / EFFICIENCY:.1f} hours. That was estimated, not run.",
     ]

@@ -5,7 +5,7 @@ from typing import Any
 from components.subprogram import run_program
 
 
-def run(jobs: list[str], lake: str, on: str) -> dict[str, dict[str, Any]]:
+def run(jobs: list[str], lake: str, on: str = "here") -> dict[str, dict[str, Any]]:
     """Run `jobs` in order in one Spark session: {job: Lineage as a dict}. Raises the failing job's own sentence.
 
     `on`: "here" (this process), "submit" (pods, by spark-submit) or "operator" (pods, by Kubeflow's Spark operator).

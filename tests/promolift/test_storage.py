@@ -47,9 +47,7 @@ def test_an_s3_that_does_not_answer_is_one_sentence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    with pytest.raises(
-        UnavailableError, match=r"S3 at http://127\.0\.0\.1:1 refuses 's3://bucket/x'.*check the address, its keys and the bucket"
-    ):
+    with pytest.raises(UnavailableError, match=r"S3 at http://127\.0\.0\.1:1 refuses 's3://bucket/x'.*check the address"):
         storage.read_text("s3://bucket/x")
     assert storage.delta_options() == {"allow_http": "true"}
     monkeypatch.setenv("AWS_ENDPOINT_URL", "https://s3.example")
