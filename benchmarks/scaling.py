@@ -89,9 +89,9 @@ def _estimate(found: dict[str, Any]) -> list[str]:
     hours, gigabytes = large * core_s / 3600, LARGE * found["landed_bytes"] / 1e9
     return [
         f"At {FACTORS[-1]} times, {most['seconds']:.0f} s × {found['cores']} cores / {millions:.1f} million rows = {core_s:.0f} core "
-        f"seconds a million rows, start and small tables included. {LARGE:,} times are {large:,.0f} million rows ({gigabytes:.0f} GB landed): "
-        f"{large:,.0f} × {core_s:.0f} / 3,600 = {hours:.0f} core hours. {CORES} cores, of use for {EFFICIENCY:.0%} of the time (an "
-        f"assumption: shuffles over a network, the slowest task), would take {hours:.0f} / ({CORES} × {EFFICIENCY}) × 60 = "
+        f"seconds a million rows, start and small tables included. {LARGE:,} times are {large:,.0f} million rows ({gigabytes:.0f} GB "
+        f"landed): {large:,.0f} × {core_s:.0f} / 3,600 = {hours:.0f} core hours. {CORES} cores, of use for {EFFICIENCY:.0%} of the time "
+        f"(an assumption: shuffles over a network, the slowest task), would take {hours:.0f} / ({CORES} × {EFFICIENCY}) × 60 = "
         f"{hours / CORES / EFFICIENCY * 60:.0f} minutes. That was estimated, not run.",
     ]
 
