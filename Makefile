@@ -3,6 +3,7 @@ PYTHON := .venv/bin/python
 READY := .venv/.ready
 UV = $(or $(shell command -v uv),build/uv/bin/uv)# the second one is what setup installs
 RUN ?= build/demo
+CLUSTER_TESTS ?= tests/cluster
 SHOPPER ?=
 # A worker a core (one more makes all of them slower); a file's tests share what is costly to start, in the order of tests/conftest.py.
 SHARED := -n auto --dist loadfile --no-loadscope-reorder
@@ -75,8 +76,8 @@ deploy-local: $(READY) ## serve RUN on the current kube context, after asking (Y
 undeploy-local: $(READY) ## take it off the cluster again
 	@$(PYTHON) -m deployment undeploy
 
-test-cluster: $(READY) ## tests of what deploy-local left on the current kube context
-	@$(PYTHON) -m pytest -m cluster -v --maxfail=3 tests/cluster $(ARGS)
+test-cluster: $(READY) ## tests of what deploy-local left on the current kube context, and of Spark's pods there
+	@$(PYTHON) -m pytest -m cluster -v --maxfail=3 $(CLUSTER_TESTS) $(ARGS)
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json
