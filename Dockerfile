@@ -35,8 +35,5 @@ COPY --from=build /app /app
 # The root file system may be read-only: what is written goes to /tmp or to a volume.
 ENV PATH=/opt/promolift/bin:$PATH PYTHONPATH=/app:/app/src PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     PROMOLIFT_JARS=/opt/jars TF_USE_LEGACY_KERAS=1
-# Spark's driver starts executors from its own image.
-ARG SPARK_IMAGE=""
-ENV PROMOLIFT_SPARK_IMAGE=$SPARK_IMAGE
 WORKDIR /app
 USER 10001:10001

@@ -24,8 +24,7 @@ from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import EXAMPLES
 from promolift.errors import PromoliftError
 from promolift.memory import PeakMemory
-
-JOBS = ("ingest_events", "build_exposures", "build_features", "build_examples")
+from spark_jobs.__main__ import JOBS
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from components.land_events import land
 from promolift.contracts.tables import LANDING
+from spark_jobs.__main__ import JOBS
 
 FACTORS = (1, 3, 10)
 BEGIN, END = "<!-- figures: python -m benchmarks.scaling -->", "<!-- end of figures -->"
 LARGE, CORES, EFFICIENCY = 1_000, 256, 0.5
 """The size that is estimated, the cores that it is given, and the share of their time that is taken to be of use there."""
-ORDER = ("ingest_events", "build_exposures", "build_features", "build_examples")
 IDENTITIES = ("shopper_id", "event_id", "basket_id", "exposure_id")
 """What another copy of a shopper has of its own; products, stores and promos are everybody's."""
 
@@ -71,7 +71,7 @@ def _renamed(table: pa.Table, copy: int) -> pa.Table:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The table, and the estimate for LARGE with its arithmetic."""
-    jobs = sorted(found["1"]["jobs"], key=ORDER.index)
+    jobs = sorted(found["1"]["jobs"], key=JOBS.index)
     head = ["times", "landed rows", *jobs, "all, start included", "rows a second", "most memory"]
     table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for factor in map(str, FACTORS):

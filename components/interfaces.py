@@ -1,4 +1,4 @@
-"""Every stage once: what it takes, what it gives, in which image; a body is one import and one call of a plain module.
+"""Every stage once: what it takes, what it gives, in which image; a body says where things lie and calls one plain module.
 
 A table crosses as a URI below `root` (a folder, or s3a://bucket/prefix) with the Delta versions in the artifact's metadata; the
 launcher copies nothing of a scheme that it does not know. Files that libraries want on this machine are `kept`: copied from S3 and back.
@@ -6,7 +6,7 @@ The image is named by its dependency group; pipelines.images adds the tag.
 KFP reads the signatures: plain `str`, `int` and `bool` only, and what a `dsl.If` asks is the one unnamed output of its task.
 """
 # mypy: disable-error-code="untyped-decorator"
-# ruff: noqa: PLC0415, PLR0917 (a body travels alone, so its import is inside; KFP passes every argument by keyword)
+# ruff: noqa: PLC0415, PLR0917 (a body travels alone, so its imports are inside; KFP passes every argument by keyword)
 
 from functools import partial
 from typing import Any

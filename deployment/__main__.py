@@ -115,7 +115,7 @@ def _page(options: argparse.Namespace) -> int:
 def _images(options: argparse.Namespace) -> int:
     from pipelines.build_images import image_name  # noqa: PLC0415
 
-    spark = [f"{options.registry}/{image_name('spark')}".lstrip("/")] if options.spark else []
+    spark = [image_name("spark", options.registry)] if options.spark else []
     print(*Build("local", registry=options.registry).images().values(), *spark, sep="\n")
     return 0
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-from pyarrow import fs
+from typing import Any
 
 from deployment.render import Release
 from promolift.contracts.artifacts import ModelManifest, read_manifest
 from promolift.errors import InputError, UnavailableError
+from promolift.storage import delta_options, reached, region
 
 BUCKET = "promolift"
 NEEDED = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -35,7 +35,7 @@ def deliver(run: Path, registry: Path) -> Release:
 def forget() -> None:
     """Delete the bucket with everything in it: models and decision log."""
     with _store() as store:
-        if store.get_file_info(BUCKET).type != fs.FileType.NotFound:
+        if store.get_file_info(BUCKET).type.name != "NotFound":
             store.delete_dir(BUCKET)
 
 
@@ -63,21 +63,13 @@ def credentials() -> dict[str, str]:
     missing = [name for name in NEEDED if not os.environ.get(name)]
     if missing:
         raise InputError(f"{', '.join(missing)} must be set: pods fetch the model from S3 and write the decision log there.")
-    region = os.environ.get("AWS_DEFAULT_REGION") or os.environ.get("AWS_REGION") or "us-east-1"
-    plain = {"AWS_ALLOW_HTTP": "true"} if os.environ["AWS_ENDPOINT_URL"].startswith("http://") else {}
-    return {**{name: os.environ[name] for name in NEEDED}, "AWS_REGION": region, "AWS_DEFAULT_REGION": region, **plain}
+    plain = {"AWS_ALLOW_HTTP": "true"} if delta_options() else {}
+    return {**{name: os.environ[name] for name in NEEDED}, "AWS_REGION": region(), "AWS_DEFAULT_REGION": region(), **plain}
 
 
 @contextmanager
-def _store() -> Iterator[fs.S3FileSystem]:
-    given = credentials()
-    scheme, _, host = given["AWS_ENDPOINT_URL"].partition("://")
-    try:
-        yield fs.S3FileSystem(
-            access_key=given["AWS_ACCESS_KEY_ID"], secret_key=given["AWS_SECRET_ACCESS_KEY"], endpoint_override=host.rstrip("/"),
-            scheme=scheme, region=given["AWS_REGION"], allow_bucket_creation=True, allow_bucket_deletion=True, connect_timeout=5,
-            request_timeout=30,
-        )  # fmt: skip
-    except OSError as problem:
-        why = str(problem).split(" Detail:")[0]
-        raise UnavailableError(f"S3 at {given['AWS_ENDPOINT_URL']} refuses ({why}); check the address and its keys.") from problem
+def _store() -> Iterator[Any]:
+    """S3 with the right to make and delete the bucket. Raises InputError without its keys, UnavailableError when it refuses."""
+    credentials()
+    with reached(f"s3a://{BUCKET}", allow_bucket_creation=True, allow_bucket_deletion=True) as (store, _):
+        yield store

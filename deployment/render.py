@@ -43,7 +43,7 @@ class Build:
 
     def images(self) -> dict[str, str]:
         """Full name by group."""
-        return {group: f"{self.registry}/{image_name(group)}".lstrip("/") for group in GROUPS}
+        return {group: image_name(group, self.registry) for group in GROUPS}
 
 
 def render(build: Build, folder: Path) -> list[Document]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.interfaces import IMAGE
-from pipelines.images import ENTRIES, GPU, ROOT, pins_hash, source_files, source_hash
+from pipelines.images import ENTRIES, GPU, ROOT, in_registry, pins_hash, source_files, source_hash
 from promolift.errors import PromoliftError, UnavailableError
 
 BASE = "python:3.11-slim-bookworm"
@@ -33,9 +33,9 @@ class Built:
     seconds: float
 
 
-def image_name(group: str) -> str:
-    """Name and tag of the group's image as its content stands now."""
-    return f"{IMAGE.format(group=group)}-{pins_hash(group)}-{source_hash(group)}"
+def image_name(group: str, registry: str = "") -> str:
+    """Name and tag of the group's image as its content stands now, in `registry` (HOST/PATH) if one is given."""
+    return in_registry(f"{IMAGE.format(group=group)}-{pins_hash(group)}-{source_hash(group)}", registry)
 
 
 def lay_out(group: str, folder: Path) -> None:
@@ -73,9 +73,7 @@ def suspects(name: str) -> list[str]:
 
 def _build(group: str, name: str, folder: Path, log: Path) -> None:
     with log.open("w", encoding="utf-8") as said:
-        given = {"GROUP": group, "BASE": BASE, "SPARK_IMAGE": name if group == "spark" else ""}
-        options = [word for key, value in given.items() for word in ("--build-arg", f"{key}={value}")]
-        command = ["docker", "build", *options, "--tag", name, str(folder)]
+        command = ["docker", "build", "--build-arg", f"GROUP={group}", "--build-arg", f"BASE={BASE}", "--tag", name, str(folder)]
         status = subprocess.run(command, stdout=said, stderr=subprocess.STDOUT, check=False).returncode
     if status:
         last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]

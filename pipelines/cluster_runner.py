@@ -19,11 +19,16 @@ from kfp_server_api.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from components.interfaces import IMAGE
+from components.land_events import inputs
+from pipelines.images import in_registry
 from pipelines.local_runner import Task, shown_names
 from promolift.errors import InputError, PromoliftError, UnavailableError
+from promolift.settings import Settings
+from promolift.storage import copy, is_remote
 
 POLL_S = 5.0
-ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
+DONE = "SUCCEEDED"
+ENDED = (DONE, "FAILED", "CANCELED", "SKIPPED")
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,19 @@ class Server:
 def for_cluster(pipeline: str, registry: str = "", *, gpu: bool = True) -> str:
     """The YAML with its images in `registry` ("" where nodes have them), Spark's pods told of it; `gpu` false: no task asks for one."""
     documents: list[dict[str, Any]] = list(yaml.safe_load_all(pipeline))
-    place = IMAGE.split("/", maxsplit=1)[0] + "/"
     for executor in documents[0]["deploymentSpec"]["executors"].values():
         container = executor["container"]
+        starts_spark = container["image"].startswith(IMAGE.format(group="spark"))
+        container["image"] = in_registry(container["image"], registry)
         if not gpu:
             container.get("resources", {}).pop("accelerator", None)
-        if registry:
-            container["image"] = f"{registry.rstrip('/')}/{container['image']}"
-        if container["image"].split(":")[0].endswith(f"{place}spark"):
+        if starts_spark:
             container["env"] = [*container.get("env", ()), {"name": "PROMOLIFT_SPARK_IMAGE", "value": container["image"]}]
     return str(yaml.safe_dump_all(documents, sort_keys=False))
 
 
 def run_on_server(pipeline: str, arguments: dict[str, Any], server: Server, name: str, screen: Any) -> dict[str, Task]:
-    """Submit the YAML as a run `name` and wait for its end. Returns the tasks by shown name, in the order they ended.
+    """Submit the YAML as a run `name` and wait for its end. Returns the tasks that did their work, in the order they ended.
 
     Raises UnavailableError when the server cannot be used, InputError for what it refuses as wrong, PromoliftError when the run failed.
     """
@@ -86,31 +90,34 @@ def run_on_server(pipeline: str, arguments: dict[str, Any], server: Server, name
 
 
 def _watched(client: Any, run_id: str, names: dict[str, str], server: Server, screen: Any) -> dict[str, Task]:
-    tasks: dict[str, Task] = {}
+    """Show each task as it ends; what a run passes over (the branch of a condition) is shown and is none of the result."""
+    ended: dict[str, Any] = {}
     while True:
         with _refusals(server.host):
             run = client.get_run(run_id)
         details = run.run_details.task_details or () if run.run_details else ()
         for one in details:
-            shown = names.get(one.display_name, one.display_name if one.display_name in names.values() else "")
-            if shown and one.state in ENDED and shown not in tasks:
-                tasks[shown] = _task(shown, one)
-                screen.write(f"  {shown:<22} {tasks[shown].seconds:6.1f} s{'' if one.state == 'SUCCEEDED' else f'  {one.state.lower()}'}\n")
+            shown = names.get(one.display_name, one.display_name)
+            if shown in names.values() and one.state in ENDED and shown not in ended:
+                ended[shown] = one
+                screen.write(f"  {shown:<22} {_seconds(one):6.1f} s{'' if one.state == DONE else f'  {one.state.lower()}'}\n")
                 screen.flush()
         if run.state in ENDED:
             break
         time.sleep(POLL_S)
-    if run.state != "SUCCEEDED":
-        failed = [names.get(one.display_name, one.display_name) for one in details if one.state == "FAILED"]
-        why = next((str(one.error.message) for one in (*details, run) if one.error and one.error.message), "no reason given")
-        raise PromoliftError(f"Run {run_id} ended as {run.state}{f' at {failed[0]}' if failed else ''}: {why}. Its pods' logs say more.")
-    return {shown: task for shown, task in tasks.items() if task.seconds is not None}
+    if run.state != DONE:
+        raise _failure(run, ended)
+    return {shown: Task(shown, _seconds(one)) for shown, one in ended.items() if one.state == DONE}
 
 
-def _task(shown: str, detail: Any) -> Task:
-    began, ended = detail.start_time or detail.create_time, detail.end_time
-    seconds = (ended - began).total_seconds() if began and ended else 0.0
-    return Task(shown, max(0.0, seconds))
+def _failure(run: Any, ended: dict[str, Any]) -> PromoliftError:
+    failed = [shown for shown, one in ended.items() if one.state == "FAILED"]
+    why = next((str(one.error.message) for one in (*ended.values(), run) if one.error and one.error.message), "no reason given")
+    return PromoliftError(f"Run {run.run_id} ended as {run.state}{f' at {failed[0]}' if failed else ''}: {why}. Its pods' logs say more.")
+
+
+def _seconds(detail: Any) -> float:
+    return float((detail.end_time - detail.start_time).total_seconds()) if detail.start_time and detail.end_time else 0.0
 
 
 @contextlib.contextmanager
@@ -127,3 +134,28 @@ def _refusals(host: str) -> Iterator[None]:
         raise UnavailableError(f"{where} fails ({problem.status}): {said}") from problem
     except (httpx.HTTPError, HTTPError, TimeoutError, OSError) as problem:
         raise UnavailableError(f"{where} does not answer ({str(problem)[:200]}); check --host and the network.") from problem
+
+
+def check_cluster(pipeline: str, root: str, settings: Settings) -> None:
+    """Raises InputError for what pods could not use."""
+    if not is_remote(root):
+        raise InputError("--on cluster needs --root s3a://bucket/prefix: pods do not see the folder of this machine.")
+    if pipeline == "training" and not settings.mlflow_uri.startswith("http"):
+        raise InputError(f"PROMOLIFT_MLFLOW_URI is '{settings.mlflow_uri}'; pods need the address of an MLflow server (http...).")
+
+
+def uploaded(source: str, path: str, root: str) -> str:
+    """Put the raw data below `root` and return their address; "" for a source that fetches its own.
+
+    Raises InputError for a table whose data file is not below the folder of its YAML file.
+    """
+    if not path:
+        return ""
+    place = Path(path).resolve()
+    files = [Path(file).resolve() for file in inputs(source, str(place))]
+    elsewhere = [file for file in files if not file.is_relative_to(place.parent)]
+    if elsewhere:
+        raise InputError(f"{path} names the data file {elsewhere[0]}, which is elsewhere; put both into one folder to run on a cluster.")
+    for file in files:
+        copy(file, f"{root}/source/{file.relative_to(place.parent)}")
+    return f"{root}/source/{place.name}"

@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> dict[str, Any]:
     chosen = ["training", "--source", options.source, "--path", options.path, "--out", str(options.out), "--seed", str(options.seed)]
-    return run.run_local("training", run.parser().parse_args([*chosen, "--epochs", str(options.epochs)]))
+    return run.execute("training", run.parser().parse_args([*chosen, "--epochs", str(options.epochs)]))
 
 
 @contextmanager

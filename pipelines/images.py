@@ -36,6 +36,11 @@ GPU = ("train-gpu",)
 LENGTH = 12
 
 
+def in_registry(name: str, registry: str) -> str:
+    """The image's name as `registry` (HOST/PATH, "" for none) has it."""
+    return f"{registry.rstrip('/')}/{name}" if registry else name
+
+
 def with_pins(pipeline: str) -> str:
     """Pipeline YAML with each image tagged by its locked pins."""
     return _tagged(pipeline, pins_hash)

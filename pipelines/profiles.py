@@ -24,10 +24,9 @@ PROFILES: dict[str, Profile] = {
 }
 RETRIES = 2
 """For evicted pods and lost nodes. A stage that refuses its input fails again at once; every stage may safely run twice."""
-
-
 S3_SECRET, S3_KEYS = "promo-s3", ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION", "AWS_ALLOW_HTTP")
 REDIS_SECRET, REDIS_KEY = "promo-redis", "PROMOLIFT_REDIS_URL"
+"""Secrets of the namespace of runs, and their keys, which are the names of the variables; one that is missing sets nothing."""
 
 
 def sized(task: Any, profile: Literal["small", "spark", "train", "train-gpu"]) -> Any:

@@ -12,8 +12,7 @@ from typing import Any
 from components.land_events import SOURCES, inputs
 from components.learner_names import LEARNERS, names_of
 from pipelines.build_images import image_name
-from pipelines.cluster_input import check_cluster, uploaded
-from pipelines.cluster_runner import Server, for_cluster, run_on_server
+from pipelines.cluster_runner import Server, check_cluster, for_cluster, run_on_server, uploaded
 from pipelines.compiled import check_all, compiled, write_all
 from pipelines.docker_runner import docker_runner, need_images
 from pipelines.finish import finish
@@ -26,8 +25,8 @@ from promolift.errors import InputError, PromoliftError
 from promolift.java import check_java
 from promolift.settings import load
 from promolift.storage import is_remote, spelled
+from spark_jobs.__main__ import WAYS
 
-WAYS = ("here", "submit", "operator")
 EXAMPLES = """examples:
   python -m pipelines.run training --source complete_journey --out build/demo
   python -m pipelines.run training --source hillstrom --path hillstrom_no_indices.csv.gz --out build/hillstrom
@@ -84,12 +83,7 @@ def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
     made.add_argument("--path", default="", help="the source's file or folder (default: the source fetches its own data)")
     made.add_argument("--out", type=Path, default=Path("build/run"), metavar="DIR", help="run folder (default: build/run)")
     made.add_argument("--root", default="", help="where data and models are kept, such as s3a://bucket/prefix (default: in DIR)")
-    made.add_argument(
-        "--spark-on",
-        choices=WAYS,
-        default=WAYS[0],
-        help="where Spark works: in its task (default), or in pods: spark-submit, Spark operator",
-    )
+    made.add_argument("--spark-on", choices=WAYS, default=WAYS[0], help="where Spark works: in its task (default), or in pods, made how")
     made.add_argument("--seed", type=int, default=1, help="seed of simulation, split and training (default: 1)")
     made.add_argument("--fresh", action="store_true", help="first delete what earlier runs wrote into DIR")
     return made
@@ -101,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "compile":
             return _compile(check=options.check)
-        run_local(options.command, options)
+        execute(options.command, options)
     except PromoliftError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_status
@@ -119,7 +113,7 @@ def _compile(*, check: bool) -> int:
     return 0
 
 
-def run_local(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
+def execute(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
     """Check the input and what is needed, run the pipeline, write report and summary into its folder, and return the summary."""
     if options.source not in SOURCES:
         raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(SOURCES)}.")

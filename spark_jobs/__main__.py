@@ -10,13 +10,13 @@ from promolift.errors import PromoliftError
 from promolift.settings import Settings, load
 
 JOBS = ("ingest_events", "build_exposures", "build_features", "build_examples")
-
 WAYS = ("here", "submit", "operator")
+"""Where the jobs may run: in this process, or in pods by spark-submit or by Kubeflow's Spark operator."""
 EXAMPLES = """examples:
   python -m spark_jobs ingest_events build_exposures build_features build_examples --lake build/demo/lake
   python -m spark_jobs build_features build_examples --lake s3a://bucket/run/lake --on operator
 
-In pods: the lake is in S3, whose endpoint and keys are the Secret promo-s3 of namespace PROMOLIFT_SPARK_NAMESPACE, which
+In pods: the lake is in S3, whose endpoint and keys are the Secret promo-s3 of namespace promolift-spark, which
 `python -m deployment spark` makes. PROMOLIFT_SPARK_IMAGE names the image; PROMOLIFT_SPARK_EXECUTORS, PROMOLIFT_SPARK_CORES and
 PROMOLIFT_SPARK_MEMORY say how many pods of which size.
 exit status: 0 done, 2 wrong input, 4 something needed cannot be had, 1 otherwise."""
@@ -34,9 +34,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--lake", required=True, help="the lake's root (a folder, or s3a://bucket/prefix); LAKE/landing holds what a source delivered"
     )
-    top.add_argument(
-        "--on", default=WAYS[0], choices=WAYS, help="where: in this process, or in pods by spark-submit or by Kubeflow's Spark operator"
-    )
+    top.add_argument("--on", default=WAYS[0], choices=WAYS, help="where: in this process, or in pods: spark-submit, Spark operator")
     top.add_argument("--submitted", action="store_true", help="started by spark-submit, which says where the work is done and how big")
     return top
 

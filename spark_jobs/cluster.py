@@ -45,7 +45,7 @@ def application(jobs: Sequence[str], lake: str, settings: Settings) -> Document:
     if not settings.spark_image:
         raise InputError("PROMOLIFT_SPARK_IMAGE is not set; name the image of group spark (`make images` prints it), which nodes can pull.")
     made: Document = yaml.safe_load(Path(__file__).with_name("application.yaml").read_text(encoding="utf-8"))
-    made["metadata"] |= {"name": f"promolift-{jobs[0].replace('_', '-')}-{secrets.token_hex(4)}", "namespace": settings.spark_namespace}
+    made["metadata"]["name"] = f"promolift-{jobs[0].replace('_', '-')}-{secrets.token_hex(4)}"
     spec = made["spec"]
     spec |= {"image": settings.spark_image, "arguments": [*jobs, "--lake", spelled(lake), "--submitted"]}
     size = {"cores": settings.spark_cores, "coreRequest": settings.spark_core_request, "memory": settings.spark_memory}

@@ -14,7 +14,7 @@ from promolift.java import check_java
 from promolift.settings import load
 
 AWS = "2.35.4"
-"""The AWS SDK with which Hadoop 3.5 is built. Its parts: the bundle that hadoop-aws names holds every service of Amazon, 600 MB."""
+"""The AWS SDK with which Hadoop 3.5 is built. Its parts: the bundle that hadoop-aws names holds every service of Amazon, 686 MB."""
 SPARKS_OWN = (
     "org.apache.hadoop:hadoop-client-*", "org.apache.parquet:*", "org.apache.logging.log4j:*", "org.apache.httpcomponents:*", "org.slf4j:*",
     "org.xerial.snappy:*", "org.roaringbitmap:*", "com.fasterxml.jackson.*:*", "com.github.luben:*", "io.airlift:*", "io.netty:*",

@@ -12,7 +12,7 @@ from promolift.contracts.promos import CATEGORIES, SourceCard
 from promolift.contracts.tables import QUARANTINE, Table, bronze_of, silver_of, table
 from promolift.errors import InputError
 from spark_jobs import bronze
-from spark_jobs.lake import Counters, Lake, conform
+from spark_jobs.lake import Counters, Lake, conform, rows_of
 from spark_jobs.landing import Delivery, deliveries, read_through
 from spark_jobs.progress import say
 from spark_jobs.quality import with_reason
@@ -109,10 +109,10 @@ def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) 
     rows, extra = _conformed(lake, landed.name, received)
     repeated = _repeated(received, silver.key).persist()
     kept, refused = _sorted_out(with_reason(rows, silver, card, extra), repeated, silver)
-    before = lake.rows(silver) if lake.exists(silver) else 0
+    before = rows_of(lake.log(silver)) if lake.exists(silver) else 0
     lake.insert_new(silver, kept)
     reasons = {r["reason"]: int(r["count"]) for r in refused.groupBy("reason").count().collect()}
-    new, total, bad = lake.rows(silver) - before, sum(f.rows for f in files), sum(reasons.values())
+    new, total, bad = lake.writes[silver.path]["rows"] - before, sum(f.rows for f in files), sum(reasons.values())
     counters = {"received": total, "kept": new, "quarantined": bad, "duplicates": total - new - bad, "reasons": reasons}
     say("ingest_events", landed.name, counters)
     return _Sorted(counters, _quarantined(refused, landed) if reasons else None)

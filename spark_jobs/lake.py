@@ -124,14 +124,16 @@ class Lake:
         same = " and ".join(f"old.{name} = new.{name}" for name in table.key)
         return DeltaTable.forPath(self.spark, self.location(table)).alias("old").merge(frame.alias("new"), same)
 
-    def rows(self, table: Table) -> int:
-        """Rows at the latest version, from the statistics in the table's log (no job is run)."""
-        added = pa.table(self.log(table).get_add_actions(flatten=True))
-        return sum(added["num_records"].to_pylist()) if len(added) else 0
-
     def wrote(self, table: Table) -> None:
         """Remember what the running job left of the table, for its lineage record."""
-        self.writes[table.path] = {"version": self.version(table), "rows": self.rows(table), "schema_hash": table.schema_hash}
+        log = self.log(table)
+        self.writes[table.path] = {"version": int(log.version()), "rows": rows_of(log), "schema_hash": table.schema_hash}
+
+
+def rows_of(log: deltalake.DeltaTable) -> int:
+    """Rows at the log's version, from the statistics in it (no job is run)."""
+    added = pa.table(log.get_add_actions(flatten=True))
+    return sum(added["num_records"].to_pylist()) if len(added) else 0
 
 
 Counters = dict[str, Any]

@@ -1,5 +1,6 @@
-"""Columns -> landing files in the contract's types, written as a whole or not at all."""
+"""Columns -> landing files in the contract's types; in a folder they replace the old ones as a whole, in S3 file by file."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,14 +80,16 @@ def _write_truth(truth: pa.Table, place: Place) -> None:
 
 
 def write(landed: Landed, lake: Place, truth: Place) -> None:
-    """Put the landing folder in place of the old one as a whole; the truth goes beside the lake.
+    """Put the landing in place of the old one (`promolift.storage.replace`); the truth goes beside the lake.
 
-    Raises UnavailableError when either cannot be written; the old landing is then as it was.
+    Raises UnavailableError when either cannot be written; the old landing is then as it was, or in S3 may be half replaced.
     """
     beside = None if is_remote(lake) else Path(lake)
     with usable(lake, ELSEWHERE):
         if beside:
             beside.mkdir(parents=True, exist_ok=True)
+            for killed in beside.glob("landing.*"):
+                shutil.rmtree(killed)
         with TemporaryDirectory(prefix="landing.", dir=beside) as folder:
             _write_landing(landed, Path(folder) / "landing")
             if landed.truth is not None:

@@ -37,7 +37,7 @@ def read_text(place: Place) -> str:
 def write_text(place: Place, text: str) -> None:
     """Write a file as a whole; the folders above it are made."""
     with reached(place) as (system, path):
-        _parent(system, path)
+        _make_folder(system, os.path.dirname(path))  # noqa: PTH120 (Arrow's paths are text)
         with system.open_output_stream(path) as stream:
             stream.write(text.encode())
 
@@ -68,11 +68,11 @@ def copy(source: Place, target: Place) -> None:
 
     with reached(source) as (one, start), reached(target) as (other, end):
         if one.get_file_info(start).is_file:
-            _parent(other, end)
+            _make_folder(other, os.path.dirname(end))  # noqa: PTH120 (Arrow's paths are text)
             with one.open_input_stream(start) as stream, other.open_output_stream(end) as out:
                 shutil.copyfileobj(stream, out)
         else:
-            _parent(other, f"{end}/")
+            _make_folder(other, end)
             fs.copy_files(start, end, source_filesystem=one, destination_filesystem=other)
 
 
@@ -145,22 +145,25 @@ def _return(folder: Path, before: dict[str, tuple[int, int]], root: str) -> None
         delete(f"{root}/{name}")
 
 
-def _parent(system: Any, path: str) -> None:
-    """Make the folder that a file goes into; S3 knows none but the bucket, which must be there."""
+def _make_folder(system: Any, path: str) -> None:
+    """Make a folder for files to come; S3 knows none but the bucket, which must be there."""
     if system.type_name == "local":
-        system.create_dir(os.path.dirname(path))  # noqa: PTH120 (Arrow's paths are text)
+        system.create_dir(path)
 
 
 @contextmanager
-def reached(place: Place) -> Iterator[tuple[Any, str]]:
-    """Arrow's file system of a place, and the path in it. Raises UnavailableError when S3 refuses."""
+def reached(place: Place, **options: Any) -> Iterator[tuple[Any, str]]:
+    """Arrow's file system of a place, and the path in it. Raises UnavailableError when S3 refuses.
+
+    `options`: more of Arrow's S3FileSystem.
+    """
     from pyarrow import fs  # noqa: PLC0415 (takes a third of a second, and the serving image has no Arrow)
 
     if not is_remote(place):
         yield fs.LocalFileSystem(), spelled(place)
         return
     try:
-        yield s3(), spelled(place).removeprefix("s3a://")
+        yield _s3(**options), spelled(place).removeprefix("s3a://")
     except FileNotFoundError:
         raise
     except OSError as problem:
@@ -170,8 +173,7 @@ def reached(place: Place) -> Iterator[tuple[Any, str]]:
         ) from problem
 
 
-def s3(**options: Any) -> Any:
-    """Arrow's S3FileSystem by the environment. `options`: more of its own."""
+def _s3(**options: Any) -> Any:
     from pyarrow import fs  # noqa: PLC0415 (as in `reached`)
 
     scheme, _, host = os.environ.get("AWS_ENDPOINT_URL", "").partition("://")

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from pipelines import cluster_runner, run
-from pipelines.cluster_input import check_cluster, uploaded
-from pipelines.cluster_runner import Server, for_cluster, run_on_server
+from pipelines.cluster_runner import Server, check_cluster, for_cluster, run_on_server, uploaded
 from pipelines.compiled import compiled
 from pipelines.images import with_sources, without_gpus
 from promolift.errors import InputError, PromoliftError, UnavailableError
@@ -29,7 +28,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def pipeline() -> str:
-    return for_cluster(with_sources(compiled("dataset")), "registry.example/team")
+    return for_cluster(with_sources(compiled("dataset")), "registry.example:5000/team/")
 
 
 def test_the_request_has_pipeline_arguments_and_token(pipeline: str):
@@ -41,7 +40,7 @@ def test_the_request_has_pipeline_arguments_and_token(pipeline: str):
     assert sent["runtime_config"]["parameters"] == ARGUMENTS
     spec = sent["pipeline_spec"]["pipeline_spec"]
     images = {e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values()}
-    assert all(image.startswith("registry.example/team/promolift/") and len(image.split("-")) >= 3 for image in images)
+    assert all(image.startswith("registry.example:5000/team/promolift/") and len(image.split("-")) >= 3 for image in images)
     secrets = sent["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     named = {e["secretAsEnv"][0]["secretNameParameter"]["runtimeValue"]["constant"] for e in secrets.values()}
     assert named == {"promo-s3"}
@@ -50,7 +49,9 @@ def test_the_request_has_pipeline_arguments_and_token(pipeline: str):
 
 def test_spark_in_pods_is_told_the_image_of_its_own_task(pipeline: str):
     spec = next(iter(yaml.safe_load_all(pipeline)))
-    for executor in spec["deploymentSpec"]["executors"].values():
+    executors = spec["deploymentSpec"]["executors"].values()
+    assert sum("/promolift/spark:" in executor["container"]["image"] for executor in executors) == 3
+    for executor in executors:
         container = executor["container"]
         told = {e["name"]: e["value"] for e in container.get("env", ())}
         assert told.get("PROMOLIFT_SPARK_IMAGE") == (container["image"] if "/spark:" in container["image"] else None)
@@ -78,6 +79,15 @@ def test_tasks_are_shown_as_they_end(pipeline: str):
     assert "run r1" in lines[0]
     assert [line.split() for line in lines[1:]] == [["land-events", "42.0", "s"], ["validate-silver", "42.0", "s"]]
     assert stub.tokens == {None}
+
+
+def test_what_a_run_passed_over_is_shown_and_counts_for_nothing(pipeline: str):
+    """Its record of an earlier run may lie in the same root."""
+    passed = {"state": "SUCCEEDED", "run_details": {"task_details": [task("land-events", "SUCCEEDED"), task("ingest-events", "SKIPPED")]}}
+    screen = io.StringIO()
+    with served([passed]) as stub:
+        assert list(run_on_server(pipeline, ARGUMENTS, Server(stub.url), "n", screen)) == ["land-events"]
+    assert screen.getvalue().splitlines()[-1].split() == ["ingest-events", "42.0", "s", "skipped"]
 
 
 def test_a_run_that_fails_is_our_failure(pipeline: str):

@@ -29,10 +29,10 @@ def options(of: cluster.Document, folder: Path) -> dict[str, str]:
 
 
 def test_the_application_says_jobs_lake_image_and_sizes():
-    found = made(spark_executors=3, spark_cores=2, spark_memory="4g", spark_namespace="elsewhere")
+    found = made(spark_executors=3, spark_cores=2, spark_memory="4g")
     spec = found["spec"]
     assert spec["arguments"] == [*JOBS, "--lake", "s3a://bucket/run/lake", "--submitted"]
-    assert (spec["image"], found["metadata"]["namespace"]) == (IMAGE, "elsewhere")
+    assert (spec["image"], found["metadata"]["namespace"]) == (IMAGE, "promolift-spark")
     assert spec["executor"]["instances"] == 3
     assert all(spec[role]["cores"] == 2 and spec[role]["memory"] == "4g" for role in ("driver", "executor"))
     assert spec["sparkConf"]["spark.sql.shuffle.partitions"] == "12"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -119,6 +120,20 @@ def test_an_image_that_no_node_can_get_is_said_and_nothing_is_left(
     made = cluster.application(["build_features"], f"{bucket}/lake", load())
     with pytest.raises(UnavailableError, match=r"The driver promolift-build-features-\w+-driver in \S+ does not start: \w*Image"):
         cluster.run(made, way)
+    assert left(kubectl) == []
+
+
+def test_an_interrupt_takes_the_pods_away(lakes: tuple[str, str], kubectl: Kubectl):
+    command = [sys.executable, "-m", "spark_jobs", "build_exposures", "--lake", f"{lakes[1]}-other", "--on", "submit"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not kubectl.get("-n", SPACE, "pods", "-l", "spark-role=driver")["items"]:
+            assert time.monotonic() < deadline, "no driver came up"
+            time.sleep(1)
+        process.send_signal(signal.SIGTERM)  # as a cluster ends a task
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "stopped; the same command goes on after the last finished job" in said
     assert left(kubectl) == []
 
 
