@@ -18,8 +18,8 @@ from deltalake import DeltaTable
 from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.promos import NO_PROMO
 from promolift.contracts.tables import FEATURES
+from promolift.delta_rows import read_rows
 from promolift.errors import InputError, UnavailableError
-from serving.kserve.log_delta import read_rows
 
 TIMEOUT_S, LOGGED_S = 10.0, 10.0
 

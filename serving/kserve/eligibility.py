@@ -5,12 +5,13 @@ from time import perf_counter
 from promolift.contracts.decisions import Envelope
 from promolift.policy.constraints import Policy, no_promo
 from promolift.policy.eligibility import CompiledRules
+from promolift.policy.exploration import rollout_bucket
 from promolift.policy.rules import Rules
 from serving.kserve.stamp import stamped
 
 
 class Eligibility:
-    """The second box. `policy` only tells a draft's bucket (holdout or not)."""
+    """The second box. `policy` tells a draft's bucket (holdout or not) and, by its salt, the shopper's bucket of a rollout."""
 
     name = "eligibility"
 
@@ -24,4 +25,7 @@ class Eligibility:
         known = envelope.shopper.features if envelope.shopper and envelope.shopper.found else {}
         candidates = self._rules.candidates(envelope.request, known or envelope.request.context)
         draft = None if candidates.promo_ids else no_promo(envelope.request, "no_eligible_promo", self._policy)
-        return stamped(envelope, self.name, self._rules.rules.version, started, candidates=candidates, decision=draft)
+        bucket = rollout_bucket(envelope.request.shopper_id, self._policy.hash_salt)
+        return stamped(
+            envelope, self.name, self._rules.rules.version, started, candidates=candidates, decision=draft, rollout=bucket
+        )  # fmt: skip

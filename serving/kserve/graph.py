@@ -1,18 +1,23 @@
 """An InferenceGraph YAML -> a server that executes it as KServe's router does, on a machine without a cluster.
 
-    python -m serving.kserve.graph run --graph FILE --listen HOST:PORT [--url STEP=URL ...]
+    python -m serving.kserve.graph run --graph FILE --listen HOST:PORT [--url STEP=URL ...] [--urls FILE]
     python -m serving.kserve.graph lint FILE
 
-A step given by `serviceName` needs `--url STEP=URL`. PROPAGATE_HEADERS is read as the router reads it. GET /readyz says when it
+A step given by `serviceName` needs `--url STEP=URL`, or its place in the JSON object of `--urls`. SIGHUP reads the files anew: requests in
+flight end in the graph that they began in, and a wrong file changes nothing. PROPAGATE_HEADERS is read as the router reads it. GET /readyz says when it
 serves; every other path, query and method is the graph.
 """
 
 import argparse
+import asyncio
 import errno
+import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +72,12 @@ class GraphApp:
         self._session: aiohttp.ClientSession | None = None
         self._router: Router | None = None
 
+    def replace(self, graph: Graph) -> None:
+        """Execute another graph from the next request on; its time limit stays that of the first one."""
+        self._graph = graph
+        if self._session is not None:
+            self._router = Router(graph, HttpCaller(self._session), self._patterns)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry point."""
         if scope["type"] == "lifespan":
@@ -79,10 +90,11 @@ class GraphApp:
         timeout = aiohttp.ClientTimeout(total=self._graph.timeout_s)
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session:
-            self._router = Router(self._graph, HttpCaller(session), self._patterns)
+            self._session = session
+            self.replace(self._graph)
             await send({"type": "lifespan.startup.complete"})
             await receive()
-            self._router = None
+            self._session = self._router = None
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
@@ -111,13 +123,24 @@ async def _reply(send: Send, answer: Answer) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-def serve_graph(graph: Graph, listener: socket.socket, patterns: str) -> None:
-    """Serve until SIGINT or SIGTERM."""
-    config = uvicorn.Config(
-        GraphApp(graph, patterns), http="httptools", lifespan="on", access_log=False, log_level="warning",
-        timeout_keep_alive=180,
-    )  # fmt: skip
-    uvloop.run(uvicorn.Server(config).serve(sockets=[listener]))
+def serve_graph(read: Callable[[], Graph], listener: socket.socket, patterns: str) -> None:
+    """Serve what `read` gives until SIGINT or SIGTERM; SIGHUP reads again, or says why not and goes on."""
+    app = GraphApp(read(), patterns)
+    config = uvicorn.Config(app, http="httptools", lifespan="on", access_log=False, log_level="warning", timeout_keep_alive=180)
+
+    async def run() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, app, read)
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+    uvloop.run(run())
+
+
+def _renew(app: GraphApp, read: Callable[[], Graph]) -> None:
+    try:
+        app.replace(read())
+        print("read anew", flush=True)
+    except PromoliftError as problem:
+        print(f"stays as it was: {problem}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,14 +149,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "lint":
         return _lint(options.file)
     try:
-        graph = read_graph(options.graph, _urls(options.url))
+        read = partial(_read, options)
+        graph = read()
         listener = bind(options.listen)
     except PromoliftError as problem:
         print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
         return problem.exit_status
     host, port = listener.getsockname()[:2]
     print(f"graph {graph.name} listens on http://{host}:{port}", flush=True)
-    serve_graph(graph, listener, os.environ.get("PROPAGATE_HEADERS", ""))
+    serve_graph(read, listener, os.environ.get("PROPAGATE_HEADERS", ""))
     return 0
 
 
@@ -145,8 +169,21 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="serve a graph file")
     run.add_argument("--graph", type=Path, required=True, metavar="FILE", help="an InferenceGraph of serving.kserve.io/v1alpha1")
     run.add_argument("--listen", required=True, metavar="HOST:PORT", help="where to listen; port 0 takes a free one")
+    run.add_argument("--urls", type=Path, metavar="FILE", help="JSON object of further URLs by step, read anew with the graph")
     run.add_argument("--url", action="append", default=[], metavar="STEP=URL", help="URL of a step that is given by serviceName")
     return parser
+
+
+def _read(options: argparse.Namespace) -> Graph:
+    return read_graph(options.graph, _urls(options.url) | (_urls_of(options.urls) if options.urls else {}))
+
+
+def _urls_of(file: Path) -> dict[str, str]:
+    try:
+        found: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise InputError(f"The file of URLs {file} cannot be read ({problem}); write a JSON object of URLs by step.") from problem
+    return found
 
 
 def _lint(path: Path) -> int:

@@ -6,13 +6,14 @@ A lake is a folder or an s3:// address, whose endpoint and keys are in the envir
 from collections.abc import Sequence
 from pathlib import Path
 
-from deltalake import DeltaTable, QueryBuilder, write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from promolift.contracts.decisions import Envelope, read_bytes
 from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
+from promolift.delta_rows import Row, arrow_table, created, read_rows
 from promolift.errors import usable
-from serving.kserve.log_rows import Row, Rows, arrow_schema, arrow_table
+from serving.kserve.log_rows import Rows
 
 Lake = Path | str
 COMPACT_EVERY = 200
@@ -51,20 +52,6 @@ def read_decisions(lake: Lake, decision_id: str | None = None) -> list[Envelope]
     return [read_bytes(Envelope, row["envelope"].encode()) for row in read_rows(f"{lake}/{DECISIONS.path}", ("envelope",), where)]
 
 
-def read_rows(table: Path | str, columns: Sequence[str], where: str = "") -> list[Row]:
-    """Columns of a Delta table's rows, `where` in SQL.
-
-    By Delta's own engine: its bridge to pyarrow (deltalake 1.x) leaves threads behind that abort a process which ends soon after.
-    """
-    query = f"SELECT {', '.join(columns)} FROM rows {where}"  # noqa: S608 (our own columns; the one value is quoted above)
-    found = QueryBuilder().register("rows", DeltaTable(str(table))).execute(query).read_all()
-    values = [[value for chunk in found.column(name).chunks for value in chunk.to_pylist()] for name in found.column_names]
-    return [dict(zip(found.column_names, row, strict=True)) for row in zip(*values, strict=True)]
-
-
 def _opened(lake: Lake, table: Table) -> DeltaTable:
-    place = f"{lake}/{table.path}"
-    with usable(place, "name another place with --lake", DeltaError):
-        if "://" not in place:
-            Path(place).parent.mkdir(parents=True, exist_ok=True)
-        return DeltaTable.create(place, arrow_schema(table), mode="ignore", name=table.name, description=table.doc)
+    with usable(f"{lake}/{table.path}", "name another place with --lake", DeltaError):
+        return created(lake, table)

@@ -6,8 +6,9 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS
+from promolift.delta_rows import Row
 from promolift.errors import UnavailableError
-from serving.kserve.log_rows import Row, Rows
+from serving.kserve.log_rows import Rows
 
 DELIVERY_S = 30
 

@@ -3,21 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
-
-from arro3.core import Array, DataType, Field, Schema
-from arro3.core import Table as ArrowTable
+from datetime import UTC, datetime
 
 from promolift.contracts.decisions import Decision, Envelope, read_bytes
-from promolift.contracts.tables import Dtype, Table
-
-ARROW: dict[Dtype, DataType] = {
-    "string": DataType.utf8(), "int64": DataType.int64(), "float64": DataType.float64(), "timestamp": DataType.timestamp("us", tz="UTC"),
-}  # fmt: skip
-"""Delta's own Arrow (arro3) and not pyarrow, which would be the largest part of the serving image."""
-EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-Row = dict[str, Any]
+from promolift.delta_rows import Row
 
 
 @dataclass
@@ -65,23 +54,6 @@ def event_row(identifier: str, record: bytes) -> Row:
     event = json.loads(record)
     at = datetime.fromtimestamp(event.pop("at_ms") / 1000, UTC)
     return {"event_id": identifier, "at": at, "rate": 0.0, "step": 0.0, **event}
-
-
-def arrow_schema(table: Table) -> Schema:
-    """The Arrow form of a table of the contract."""
-    return Schema([Field(c.name, ARROW[c.dtype], nullable=c.nullable) for c in table.columns])
-
-
-def arrow_table(table: Table, rows: Sequence[Row]) -> ArrowTable:
-    """The rows in Arrow's form; a column that a row lacks is null there."""
-    arrays = [_array([row.get(column.name) for row in rows], column.dtype) for column in table.columns]
-    return ArrowTable.from_arrays(arrays, schema=arrow_schema(table))
-
-
-def _array(values: list[Any], dtype: Dtype) -> Array:
-    if dtype != "timestamp":
-        return Array(values, ARROW[dtype])
-    return Array([None if v is None else (v - EPOCH) // MICROSECOND for v in values], DataType.int64()).cast(ARROW[dtype])
 
 
 def _of_decision(decision: Decision) -> Row:

@@ -7,12 +7,12 @@ from deltalake import DeltaTable
 
 from promolift.contracts.decisions import Envelope, read_bytes
 from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS
+from promolift.delta_rows import read_rows
 from promolift.errors import InputError
 from promolift.policy.ledger import Budget, Ledger
 from promolift.policy.rebuild import Books, Event, books, differences, in_order
 from promolift.policy.rebuild import rebuild as refill
 from serving.kserve.constraints import fingerprint
-from serving.kserve.log_delta import read_rows
 from serving.kserve.log_rows import rows_of
 from serving.kserve.redis_client import connect
 

@@ -152,7 +152,8 @@ class Envelope:
     """Everything known so far about one decision. `versions` and `timings_ms` are filled by each step under its own name.
 
     `token`: what a till checks before it pays; it follows from decision and key, and is not logged. `repeated`: the request was decided
-    before, and this is that decision.
+    before, and this is that decision. `rollout`: the shopper's bucket of 0..9999, by which a graph's Switch sends a share of all shoppers
+    to another model, the same shoppers every time.
     """
 
     __pydantic_config__ = _STRICT
@@ -168,6 +169,7 @@ class Envelope:
     degraded: tuple[Degraded, ...] = ()
     token: str | None = None
     repeated: bool = False
+    rollout: int | None = None
 
 
 def read_request(document: Any) -> Request:

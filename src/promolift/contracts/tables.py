@@ -187,8 +187,24 @@ LEDGER_EVENTS = Table("ledger_events", "serving", ("event_id",), (
     _text("reason", "why"), Column("rate", "float64", "of a budget: cents of cost a decision at which lambda rests", minimum=0),
     Column("step", "float64", "of a budget: how far one decision moves lambda", minimum=0),
 ), "what became of reservations and budgets: with the decisions enough to rebuild the ledger")  # fmt: skip
+PROMOTIONS = Table("promotions", "serving", ("seq",), (
+    Column("seq", "int64", "place in the trail, from 1", minimum=1), _text("version", "registered version"),
+    _text("model", "name and digest"), _text("action", "what was done"), _text("stage_from", "stage before"), _text("stage_to", "stage after"), _text("actor", "who"),
+    _time("at", "when"), _text("reason", "why"), _text("evidence", "hash of the dossier"), _text("champion", "version that reigned then"),
+    _text("graph", "hash of the graph that the stage means"), _text("detail", "more, as JSON"),
+    _text("previous", "hash of the entry before"), _text("hash", "hash of this entry"),
+), "who moved which model version, when and why: append-only, hash-chained")  # fmt: skip
+SHADOW_DECISIONS = Table("shadow_decisions", "serving", ("decision_id", "model_version"), (
+    _text("decision_id", "the decision that was given"), _SHOPPER, _text("model_version", "the candidate that was asked beside it"),
+    _text("given", "promo or no_promo that was given"), _text("promo_id", "promo or no_promo that the candidate would have given"),
+    _cents("given_cents", "reserved for what was given"), _cents("cents", "would have been reserved"),
+    Column("score", "float64", "highest value that the model in service predicted (cents)", nullable=True),
+    Column("shadow_score", "float64", "highest value that the candidate predicts (cents)", nullable=True),
+), "what a candidate would have answered, without influence")  # fmt: skip
 
-TABLES: tuple[Table, ...] = (*BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, DECISIONS, LEDGER_EVENTS)
+TABLES: tuple[Table, ...] = (
+    *BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, DECISIONS, LEDGER_EVENTS, PROMOTIONS, SHADOW_DECISIONS,
+)  # fmt: skip
 
 
 def table(layer: Layer, name: str) -> Table:

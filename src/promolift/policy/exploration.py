@@ -12,6 +12,8 @@ from typing import Literal
 Group = Literal["holdout", "randomised", "policy"]
 HASH_VERSION = "sha256-1"
 """Version of the assignment of shoppers to groups; another way of hashing would deal everybody anew and needs another name."""
+PROBE = "probe:"
+"""How ids of shoppers begin who are nobody: they are never given a promo."""
 _UNIT = 2.0**-53  # 53 bits fill a float's mantissa; with 64 the largest digest would round to 1.0
 
 
@@ -36,11 +38,17 @@ def uniforms(salt: str, purpose: str, key: str) -> tuple[float, float]:
 def group_of(shopper_id: str, holdout_share: float, randomised_share: float, salt: str) -> Group:
     """The shopper's group, the same under one salt: never a promo, a promo at random among the eligible, or what the policy says.
 
-    The two shares have uniforms of their own, so that a change of one moves nobody in or out of the other.
+    A shopper whose id begins with PROBE is held out: whoever tries out what is served spends nothing. The two shares have uniforms of
+    their own, so that a change of one moves nobody in or out of the other.
     """
-    if uniforms(salt, "holdout", shopper_id)[0] < holdout_share:
+    if shopper_id.startswith(PROBE) or uniforms(salt, "holdout", shopper_id)[0] < holdout_share:
         return "holdout"
     return "randomised" if uniforms(salt, "randomised", shopper_id)[0] < randomised_share else "policy"
+
+
+def rollout_bucket(shopper_id: str, salt: str) -> int:
+    """The shopper's bucket in 0..9999 for gradual changes, independent of the groups above."""
+    return int(uniforms(salt, "rollout", shopper_id)[0] * 10_000)
 
 
 def epsilon_greedy(arms: Sequence[str], best: str, epsilon: float) -> dict[str, float]:
