@@ -3,9 +3,9 @@
     python -m serving.kserve.graph run --graph FILE --listen HOST:PORT [--url STEP=URL ...] [--urls FILE]
     python -m serving.kserve.graph lint FILE
 
-A step given by `serviceName` needs `--url STEP=URL`, or its place in the JSON object of `--urls`. SIGHUP reads the files anew: requests in
-flight end in the graph that they began in, and a wrong file changes nothing. PROPAGATE_HEADERS is read as the router reads it. GET /readyz says when it
-serves; every other path, query and method is the graph.
+A step given by `serviceName` needs `--url STEP=URL`, or its place in the JSON object of `--urls`. SIGHUP reads the files anew: requests
+in flight end in the graph that they began in, and a wrong file changes nothing. PROPAGATE_HEADERS is read as the router reads it. GET
+/readyz says when it serves; every other path, query and method is the graph.
 """
 
 import argparse

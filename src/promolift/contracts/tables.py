@@ -189,8 +189,9 @@ LEDGER_EVENTS = Table("ledger_events", "serving", ("event_id",), (
 ), "what became of reservations and budgets: with the decisions enough to rebuild the ledger")  # fmt: skip
 PROMOTIONS = Table("promotions", "serving", ("seq",), (
     Column("seq", "int64", "place in the trail, from 1", minimum=1), _text("version", "registered version"),
-    _text("model", "name and digest"), _text("action", "what was done"), _text("stage_from", "stage before"), _text("stage_to", "stage after"), _text("actor", "who"),
-    _time("at", "when"), _text("reason", "why"), _text("evidence", "hash of the dossier"), _text("champion", "version that reigned then"),
+    _text("model", "name and digest"), _text("action", "what was done"), _text("stage_from", "stage before"),
+    _text("stage_to", "stage after"), _text("actor", "who"), _time("at", "when"), _text("reason", "why"),
+    _text("evidence", "hash of the dossier"), _text("champion", "version that reigned then"),
     _text("graph", "hash of the graph that the stage means"), _text("detail", "more, as JSON"),
     _text("previous", "hash of the entry before"), _text("hash", "hash of this entry"),
 ), "who moved which model version, when and why: append-only, hash-chained")  # fmt: skip
