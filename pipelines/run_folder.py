@@ -16,7 +16,7 @@ MADE: tuple[str, ...] = (
     "lake", "truth", "models", "evaluation", "search", "measured_truth", "docs", "champion", "stages", "serving_model", "redis",
     "mlruns", ".kfp", ".users", "logs",
     "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json", "serving.log",
-    "api_keys.json", "token_keys.json", "versions", "undelivered.jsonl", "undelivered.taken", "undelivered.unreadable",
+    "api_keys.json", "token_keys.json", "versions", "rollout", "undelivered.jsonl", "undelivered.taken", "undelivered.unreadable",
 )  # fmt: skip
 """Everything that runs write into their folder; `--fresh` deletes these and nothing else."""
 READ_HERE: tuple[str, ...] = (

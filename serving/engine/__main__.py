@@ -34,7 +34,7 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
 
     as_json(logging.INFO)
     start("promolift-engine")
-    sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill)
+    sources = Sources(options.redis_url, options.model, options.registry, options.rules, options.spill, options.rollout)
     plan = Plan(sources, options.graph, options.keys, options.lake, options.threads)
     listener = bind(options.listen)
     host, port = listener.getsockname()[:2]
@@ -88,6 +88,7 @@ def _add_serve(parser: argparse.ArgumentParser, settings: Settings) -> None:
     add("--rules", type=Path, default=RULES, help="rules file")
     add("--lake", default="lake", metavar="PLACE", help="folder or s3:// of the decision log, to explain from (%(default)s)")
     add("--spill", type=Path, default=Path("undelivered.jsonl"), help="answers given without the ledger, until it knows them (%(default)s)")
+    add("--rollout", type=Path, metavar="DIR", help="without --graph: folder of a canary's graph and model, read anew by SIGHUP")
     add("--threads", type=int, default=2, help="decisions at a time, with the boxes in this process (%(default)s)")
 
 

@@ -28,6 +28,8 @@ class Sources:
     registry: Path
     rules: Path = RULES
     spill: Path = Path("undelivered.jsonl")
+    rollout: Path | None = None
+    """Of the fused service: the folder of rollout.py."""
 
 
 def build(name: str, sources: Sources, settings: Settings) -> Box:

@@ -1,10 +1,12 @@
 """The four boxes in one process: an envelope in, an envelope out, as the graph answers it (a test holds the two equal)."""
 
 import gc
+from dataclasses import replace
 
 from promolift.contracts.decisions import NODES, Envelope, Request
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources, build
+from serving.kserve.rollout import switched
 from serving.kserve.stamp import Box
 
 
@@ -24,7 +26,16 @@ class FusedGraph:
 
 def fused(sources: Sources, settings: Settings) -> FusedGraph:
     """All boxes of one deployment. Raises as `build` does."""
-    boxes = tuple(build(name, sources, settings) for name in NODES)
+    boxes = tuple(_box(name, sources, settings) for name in NODES)
     gc.collect()
     gc.freeze()  # what is loaded stays: the collector need not look at it again in the middle of a decision
     return FusedGraph(boxes)
+
+
+def _box(name: str, sources: Sources, settings: Settings) -> Box:
+    box = build(name, sources, settings)
+    if name != "predictor":
+        return box
+    # The deployment's digest is the champion's; a candidate has its own.
+    free = settings.model_copy(update={"model_sha256": ""})
+    return switched(box, sources.rollout, lambda model: build(name, replace(sources, model=model), free))

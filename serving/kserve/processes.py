@@ -75,15 +75,22 @@ class Processes:
         """Process ids by name."""
         return {child.name: child.process.pid for child in self._children}
 
+    def drop(self, name: str) -> None:
+        """Terminate the children of this name, if there are any, and forget them."""
+        for child in [child for child in self._children if child.name == name]:
+            self._children.remove(child)
+            _end(child)
+
     def signal(self, number: int, names: Sequence[str]) -> None:
         """Send a signal to the children of these names."""
         for child in self._children:
             if child.name in names:
                 child.process.send_signal(number)
 
-    def watch(self, stopped: Callable[[float], bool]) -> None:
-        """Return when `stopped(seconds)` is true. Raises the sentence of a child that ends before."""
+    def watch(self, stopped: Callable[[float], bool], also: Callable[[], None]) -> None:
+        """Return when `stopped(seconds)` is true; call `also` twice a second. Raises the sentence of a child that ends before."""
         while not stopped(0.5):
+            also()
             for child in self._children:
                 if child.process.poll() is not None:
                     self._restart(child)
@@ -99,12 +106,16 @@ class Processes:
     def stop(self) -> None:
         """Terminate every child that still runs, the last one started first, and wait for each."""
         for child in reversed(self._children):
-            child.process.terminate()
-            try:
-                child.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
+            _end(child)
+
+
+def _end(child: Child) -> None:
+    child.process.terminate()
+    try:
+        child.process.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        child.process.kill()
+        child.process.wait()
 
 
 def _popen(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[str]":

@@ -22,6 +22,7 @@ from pydantic import SecretStr
 
 from promolift.contracts.decisions import NODES
 from promolift.errors import InputError, PromoliftError, UnavailableError, usable
+from promolift.promotion.graph_change import STEP
 from promolift.redis_server import redis_server
 from promolift.settings import Settings
 from serving.engine.auth import SCOPES, add_key
@@ -30,6 +31,7 @@ from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest, load_model, model_version
 from serving.kserve.processes import Child, Processes
 from serving.kserve.redis_client import connect
+from serving.kserve.rollout import FOLDER, GRAPH_FILE, URLS, Follower, prepared
 from serving.kserve.versions import keep
 from serving.traces import FORWARDED
 
@@ -85,17 +87,24 @@ def serve(plan: Plan, settings: Settings) -> int:
         processes = Processes(plan.folder / "logs")
         stack.callback(processes.stop)
         started = Started(plan, processes, environment)
-        graph_url = "" if plan.fused else started.graph(started.nodes())
+        urls = {} if plan.fused else started.nodes()
+        rollout = prepared(plan.folder, GRAPH, urls)
+        graph_url = "" if plan.fused else started.graph(rollout)
         started.relay()
         url = started.engine(graph_url)
         addresses = {"url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key}
         record = stack.enter_context(_announced(plan, addresses, processes))
+        follower = Follower(
+            rollout, plan.sources(redis_url), settings, processes, urls, started.candidate,
+            lambda told: _tell(record, told),
+        )  # fmt: skip
+        follower.follow()
         print(
             f"ready: POST a request to {url}/v1/decisions, or run `python -m serving.kserve decide --run {plan.folder}` (see {record})",
             flush=True,
         )
         signal.signal(signal.SIGHUP, lambda *_: _renew(plan, redis_url, settings, processes))
-        processes.watch(stop.wait)
+        processes.watch(stop.wait, follower.follow)
         print("stopping; the decision log is flushed", flush=True)
     return 0
 
@@ -176,11 +185,21 @@ class Started:
             self.processes.keep(child, "0", urls[child.name].split(":")[2].split("/")[0])
         return {name: f"{url}:predict" for name, url in urls.items()}
 
-    def graph(self, urls: Mapping[str, str]) -> str:
+    def candidate(self, model: Path) -> str:
+        """The predict URL of a second predictor, with another model, for a canary."""
+        arguments = ["node", "predictor", "--host", "127.0.0.1", "--port", "0", "--model", str(model)]
+        environment = {**self.environment, "PROMOLIFT_MODEL_SHA256": ""}
+        child = self.processes.start(STEP, "serving.kserve", arguments, environment)
+        deadline = time.monotonic() + START_S
+        url = f"{self.processes.wait_ready(child, deadline).split(' listens on ')[1]}/v1/models/predictor"
+        _wait_for(url, deadline)
+        self.processes.keep(child, "0", url.split(":")[2].split("/", maxsplit=1)[0])
+        return f"{url}:predict"
+
+    def graph(self, rollout: Path) -> str:
         """The graph's URL; behind the engine it listens on a port that is free."""
-        arguments = ["run", "--graph", str(GRAPH), "--listen", "127.0.0.1:0"]
-        for name, url in urls.items():
-            arguments += ["--url", f"{name}={url}"]
+        files = ["--graph", str(rollout / GRAPH_FILE), "--urls", str(rollout / URLS)]
+        arguments = ["run", *files, "--listen", "127.0.0.1:0"]
         child, url = self._start("graph", "serving.kserve.graph", arguments)
         _wait_for(f"{url}/readyz", time.monotonic() + START_S)
         self.processes.keep(child, "127.0.0.1:0", url.removeprefix("http://"))
@@ -188,7 +207,8 @@ class Started:
 
     def engine(self, graph_url: str) -> str:
         """The engine's URL."""
-        keys, graph = str(self.plan.folder / "api_keys.json"), ["--graph", graph_url] if graph_url else []
+        keys = str(self.plan.folder / "api_keys.json")
+        graph = ["--graph", graph_url] if graph_url else ["--rollout", str(self.plan.folder / FOLDER)]
         arguments = ["serve", "--listen", self.plan.listen, "--keys", keys, "--lake", str(self.plan.lake), *graph, *self._files]
         _, url = self._start("engine", "serving.engine", arguments)
         _wait_for(f"{url}/healthz", time.monotonic() + START_S)
@@ -218,6 +238,14 @@ def _announced(plan: Plan, addresses: Mapping[str, str], processes: Processes) -
         yield path
     finally:
         path.unlink(missing_ok=True)
+
+
+def _tell(record: Path, told: Mapping[str, str]) -> None:
+    """Say in serving.json which graph and models are served now."""
+    document = json.loads(record.read_text(encoding="utf-8"))
+    fresh = record.with_suffix(".new")
+    _private(fresh, json.dumps(document | told, indent=2))
+    fresh.replace(record)
 
 
 def _wait_for(url: str, deadline: float) -> None:
