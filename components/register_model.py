@@ -50,7 +50,7 @@ def champion_folder(mlflow_uri: str, name: str, to: str) -> str:
     Raises UnavailableError when the registry does not answer.
     """
     client = registry_client(mlflow_uri)
-    found = _alias(client, name, CHAMPION)
+    found = alias_version(client, name, CHAMPION)
     if found is None:
         return ""
     Path(to).mkdir(parents=True, exist_ok=True)
@@ -173,12 +173,12 @@ def _create(client: Any, name: str, run: Any, tags: dict[str, str]) -> str:
     return str(client.create_model_version(name, source, run.info.run_id, tags=tags).version)
 
 
-def _alias(client: Any, name: str, alias: str) -> str | None:
+def alias_version(client: Any, name: str, alias: str) -> str | None:
     """Version of an alias, or None when there is no such model or alias."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (takes seconds)
 
     try:
-        return str(client.get_model_version_by_alias(name, alias).version)
+        return str(client.get_model_version_byalias_version(name, alias).version)
     except MlflowException:
         return None
 
@@ -186,7 +186,7 @@ def _alias(client: Any, name: str, alias: str) -> str | None:
 def _set_aliases(client: Any, name: str, version: str, verdict: Verdict) -> list[str]:
     """A promoted version is the challenger, and the champion too as long as there is none; a refused one gets no alias."""
     if verdict.promoted:
-        client.set_registered_model_alias(name, CHALLENGER, version)
-        if _alias(client, name, CHAMPION) is None:
-            client.set_registered_model_alias(name, CHAMPION, version)
-    return [alias for alias in (CHALLENGER, CHAMPION) if _alias(client, name, alias) == version]
+        client.set_registered_modelalias_version(name, CHALLENGER, version)
+        if alias_version(client, name, CHAMPION) is None:
+            client.set_registered_modelalias_version(name, CHAMPION, version)
+    return [alias for alias in (CHALLENGER, CHAMPION) if alias_version(client, name, alias) == version]

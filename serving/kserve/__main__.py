@@ -110,6 +110,13 @@ def _replay(options: argparse.Namespace) -> int:
     return 0 if report.equal == report.count else 1
 
 
+def _shadow(options: argparse.Namespace) -> int:
+    from serving.kserve.shadow import report, shadow  # noqa: PLC0415
+
+    print(report(shadow(options.run_folder, options.settings.hash_salt, options.model, options.most)))
+    return 0
+
+
 def _reconcile(options: argparse.Namespace) -> int:
     from serving.kserve.reconcile import reconcile  # noqa: PLC0415
 
@@ -166,11 +173,15 @@ def _add_log(commands: Any, settings: Settings) -> None:
     explain.add_argument("decision", help="the decision's id")
     replay = commands.add_parser("replay", help="make every logged decision again and compare bit for bit; exit status 1 when one differs")
     replay.set_defaults(run=_replay)
+    beside = commands.add_parser("shadow", help="ask another model what it would have answered to logged decisions")
+    beside.set_defaults(run=_shadow)
+    beside.add_argument("--model", type=Path, required=True, help="model folder of the candidate")
+    beside.add_argument("--most", type=int, default=5_000, help="at most so many decisions that it was not asked about yet (%(default)s)")
     check = commands.add_parser("reconcile", help="hold the ledger's counters against the log; exit status 1 when they differ")
     check.set_defaults(run=_reconcile, rebuild=False)
     rebuild = commands.add_parser("rebuild", help="fill an empty Redis from the log: budgets, reservations, caps, answers to retries")
     rebuild.set_defaults(run=_reconcile, rebuild=True)
-    for parser in (explain, replay, check, rebuild):
+    for parser in (explain, replay, beside, check, rebuild):
         parser.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
     for parser in (check, rebuild):
         parser.add_argument("--redis-url", default=settings.redis_url, required=not settings.redis_url, help="where the ledger is")

@@ -1,0 +1,238 @@
+"""A version one stage on, or back: approval checked, graph exchanged and probed, guardrails watched, all of it in the trail.
+
+Order of a move: registry's tags, trail, graph, probes. The trail is what counts: a process that dies in between leaves the old stage (the
+tags are set again by the next move) or the new one (the next run brings the graph to where the trail says). A move that fails after the
+trail has it is rolled back by itself.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.promotion_registry import Registry
+from components.promotion_target import RunTarget
+from components.promotion_watch import broken, look, record, seen_since
+from components.subprogram import run_program
+from promolift.contracts.artifacts import read_manifest, write_json
+from promolift.errors import ConflictError, InputError, PromoliftError
+from promolift.promotion.approval import need_approval
+from promolift.promotion.graph_change import changed, diff, graph_hash, need_exchangeable, window_of
+from promolift.promotion.guardrails import Limits
+from promolift.promotion.stages import PATH, SHARE, Stage, next_stage
+from promolift.promotion.trail import Entry, Standing, standings
+from promolift.promotion.trail_table import TrailTable
+
+LOOK_S = 1.0
+ACTOR = "promotion"
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """By what a promotion acts: the key of approvals, how long they hold, guardrails, and how long a stage is watched at most."""
+
+    key: str
+    days: float
+    limits: Limits
+    patience_s: float
+    salt: str
+
+
+@dataclass
+class Promotion:
+    """One version's promotion on one target."""
+
+    target: RunTarget
+    registry: Registry
+    trail: TrailTable
+    terms: Terms
+    version: str
+    say: Say = field(default=lambda line: print(line, flush=True))
+
+    def advance(self, stage: Stage) -> bool:
+        """Bring the version to `stage` and watch it there; whether it may go on. True at once where it is further already.
+
+        Raises ConflictError, InputError or UnavailableError where nothing may move; then nothing has.
+        """
+        now = self.standing()
+        if now.stage not in PATH:
+            self.say(f"version {self.version} is {now.stage}: it goes nowhere")
+            return False
+        if PATH.index(now.stage) > PATH.index(stage):
+            return True
+        if now.stage != stage:
+            if not self._may_move(now, stage):
+                return False
+            self._move(now, stage)
+        return True if stage == "champion" else self._watch(stage)
+
+    def plan(self) -> str:
+        """What the next move would change: stages, approval, and the graph's diff."""
+        now = self.standing()
+        if now.stage not in PATH[:-1]:
+            return f"Version {self.version} is {now.stage}; nothing is to be done."
+        stage = next_stage(now.stage)
+        graph = self.target.graph()
+        lines = [f"Version {self.version} ({now.model}) is {now.stage}; the next stage is {stage}."]
+        approval = now.approval
+        lines.append(f"Approved up to {approval.told['up_to']} by {approval.actor}." if approval else "Nobody has approved it.")
+        return "\n".join([*lines, diff(graph, changed(graph, now.model, stage)) or "The graph stays as it is."])
+
+    def roll_back(self, actor: str, reason: str, detail: dict[str, Any] | None = None) -> None:
+        """Send every shopper to the model that served before, and say so in the trail. Raises ConflictError where nothing is to undo."""
+        now = self.standing()
+        entries = [self._entry(now, "rolled_back", "move", actor, reason, detail or {})]
+        before = self._former() if now.stage == "champion" else None
+        if now.stage == "champion" and before is None:
+            raise ConflictError(f"Version {self.version} has no predecessor to go back to; promote another one instead.")
+        if before is not None:
+            entries.append(self._entry(before, "champion", "move", actor, f"back, since {self.version} was rolled back", {}))
+        self.trail.append(*entries)
+        self._apply(now, "rolled_back", champion=before)
+        self.registry.mirror(self.version, "rolled_back", entries[0].evidence)
+        if before is not None:
+            self.registry.crown(before.version)
+        self.say(f"version {self.version} is rolled back: {reason}")
+
+    def standing(self) -> Standing:
+        """Where the version is. Raises InputError for one that the trail does not know."""
+        found = standings(self.trail.entries()).get(self.version)
+        if found is None:
+            raise InputError(f"Version {self.version} is unknown to the trail; `status` lists those that it knows.")
+        return found
+
+    def settle(self) -> None:
+        """Finish what a process that died left: bring graph and tags to where the trail says.
+
+        Raises ConflictError for a graph that is neither the one of the newest move nor the one before it: somebody edited it by hand.
+        """
+        moves = [entry for entry in self.trail.entries() if entry.graph]
+        if not moves:
+            return
+        standing, newest = graph_hash(self.target.graph()), moves[-1]
+        if standing == newest.graph:
+            return
+        if standing not in {entry.graph for entry in moves[-3:]}:
+            raise ConflictError(
+                f"The graph was edited by hand: it is {standing[:12]}, the trail's last move left {newest.graph[:12]}. Restore "
+                f"{self.target.folder / 'rollout/graph.yaml'} from the trail's stage, or roll the version back. Nothing was moved."
+            )
+        now = standings(self.trail.entries())[newest.version]
+        self.say(f"an earlier promotion ended in the middle: bringing version {now.version} to {now.stage}")
+        self._apply(now, now.stage)
+
+    def _may_move(self, now: Standing, stage: Stage) -> bool:
+        if now.wish is not None:
+            self.roll_back(now.wish.actor, now.wish.reason)
+            return False
+        if now.paused:
+            self.say(f"version {self.version} is paused by {now.last.actor}: {now.last.reason}")
+            return False
+        evidence = self.registry.evidence(self.version)
+        moment, key, days = datetime.now(UTC), self.terms.key, self.terms.days
+        up_to = need_approval(now, evidence, self.registry.champion(), now=moment, key=key, days=days)
+        if PATH.index(stage) > PATH.index(up_to):
+            self.say(f"version {self.version} is approved up to {up_to}; a reviewer's approval of {stage} is needed to go on")
+            return False
+        need_exchangeable(self.target.champion(), read_manifest(self.registry.model(self.version)))
+        return True
+
+    def _move(self, now: Standing, stage: Stage) -> None:
+        evidence = self.registry.evidence(self.version)
+        reason = f"approved by {now.approval.actor}" if now.approval else "approved"
+        entries = [self._entry(now, stage, "move", ACTOR, reason, {})]
+        former = standings(self.trail.entries()).get(self.registry.champion()) if stage == "champion" else None
+        if former is not None and former.stage == "champion":
+            entries.append(self._entry(former, "retired", "move", ACTOR, f"version {self.version} took its place", {}))
+        self.target.served()
+        self.registry.mirror(self.version, stage, evidence)
+        self.trail.append(*entries)
+        try:
+            self._apply(now, stage)
+            window = window_of(now.model, stage)
+            if stage == "champion":
+                self.registry.crown(self.version)
+            probed = self.target.probe(window, self._serving(), now.model) if stage != "shadow" else "it serves nobody"
+        except (PromoliftError, OSError) as problem:
+            self.roll_back(ACTOR, f"the move to {stage} failed: {problem}")
+            raise
+        self.say(f"version {self.version} is {stage}: {probed}")
+
+    def _apply(self, now: Standing, stage: Stage, champion: Standing | None = None) -> None:
+        graph = changed(self.target.graph(), now.model, stage)
+        model = self.registry.model(now.version) if stage in SHARE or stage == "champion" else None
+        crowned = model if stage == "champion" else self.registry.model(champion.version) if champion else None
+        self.target.put(graph, model if stage in SHARE else None, crowned)
+
+    def _watch(self, stage: Stage) -> bool:
+        """Look at the stage until its horizon; false when it was rolled back, paused, or patience ended before."""
+        horizon, began = self.terms.limits.stages[stage], self._began(stage)  # type: ignore[index]
+        deadline = time.monotonic() + self.terms.patience_s if self.terms.patience_s else float("inf")
+        while True:
+            now = self.standing()
+            if now.wish is not None:
+                self.roll_back(now.wish.actor, now.wish.reason)
+                return False
+            count = self._shadow() if stage == "shadow" else self._look(now, stage, began, horizon.decisions)
+            if count is None:
+                return False
+            hours = (datetime.now(UTC) - began).total_seconds() / 3600
+            if count >= horizon.decisions and hours >= horizon.hours and not now.paused:
+                self.say(f"version {self.version} has seen {count} decisions as {stage}, and no guardrail is broken")
+                return True
+            if time.monotonic() > deadline:
+                self.say(
+                    f"version {self.version} stays {stage}: {count} of {horizon.decisions} decisions, {hours:.1f} of {horizon.hours} h"
+                )
+                return False
+            time.sleep(LOOK_S)
+
+    def _shadow(self) -> int:
+        """Have the candidate answer what was logged; how many decisions it has answered."""
+        model = self.registry.model(self.version)
+        found = run_program("serving.kserve", ["shadow", "--run", str(self.target.folder), "--model", str(model)])[-1]
+        write_json(self._report("shadow"), found)
+        return int(found["decisions"])
+
+    def _look(self, now: Standing, stage: Stage, began: datetime, planned: int) -> int | None:
+        """One look at the guardrails: the canary's decisions so far, or None when one is broken and the version rolled back."""
+        window = window_of(now.model, stage)
+        if window is None:
+            raise InputError(f"The stage {stage} has no share of shoppers to look at.")
+        rows = seen_since(self.target.lake, began, window, self.terms.salt)
+        shadow = json.loads(self._report("shadow").read_text(encoding="utf-8")) if self._report("shadow").exists() else {}
+        guards = look(rows, window, self.terms.limits, shadow, planned)
+        inside = sum(row.canary for row in rows)
+        report = record(guards, inside, len(rows) - inside) | {"stage": stage, "at": datetime.now(UTC).isoformat()}
+        write_json(self._report("guardrails"), report)
+        if wrong := broken(guards):
+            self.roll_back("guardrails", f"{wrong[0].name}: {wrong[0].detail}", {"guards": [asdict(guard) for guard in guards]})
+            return None
+        return inside
+
+    def _report(self, name: str) -> Path:
+        return self.target.folder / "rollout" / f"{name}-{self.version}.json"
+
+    def _began(self, stage: Stage) -> datetime:
+        moves = [e for e in self.trail.entries() if e.version == self.version and e.stage_to == stage and e.stage_from != stage]
+        return moves[-1].at
+
+    def _former(self) -> Standing | None:
+        """The version that this one replaced."""
+        found = standings(self.trail.entries())
+        retired = [e for e in self.trail.entries() if e.stage_to == "retired" and found[e.version].stage == "retired"]
+        return found[retired[-1].version] if retired else None
+
+    def _serving(self) -> str:
+        manifest = self.target.champion()
+        return f"{manifest.name}-{manifest.sha256[:12]}"
+
+    def _entry(self, now: Standing, stage: Stage, action: Any, actor: str, reason: str, detail: dict[str, Any]) -> Entry:
+        graph = graph_hash(changed(self.target.graph(), now.model, stage))
+        text = json.dumps(detail, sort_keys=True, default=str)
+        made = Entry(0, now.version, now.model, action, now.stage, stage, actor, datetime.now(UTC), reason, graph=graph, detail=text)
+        return replace(made, evidence=now.last.evidence, champion=self.registry.champion())
