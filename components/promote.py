@@ -85,12 +85,12 @@ class Promotion:
     def roll_back(self, actor: str, reason: str, detail: dict[str, Any] | None = None) -> None:
         """Send every shopper to the model that served before, and say so in the trail. Raises ConflictError where nothing is to undo."""
         now = self.standing()
-        entries = [self._entry(now, "rolled_back", "move", actor, reason, detail or {})]
+        entries = [self._entry(now, "rolled_back", actor, reason, detail or {})]
         before = self._former() if now.stage == "champion" else None
         if now.stage == "champion" and before is None:
             raise ConflictError(f"Version {self.version} has no predecessor to go back to; promote another one instead.")
         if before is not None:
-            entries.append(self._entry(before, "champion", "move", actor, f"back, since {self.version} was rolled back", {}))
+            entries.append(self._entry(before, "champion", actor, f"back, since {self.version} was rolled back", {}))
         self.trail.append(*entries)
         self._apply(now, "rolled_back", champion=before)
         self.registry.mirror(self.version, "rolled_back", entries[0].evidence)
@@ -114,7 +114,8 @@ class Promotion:
         if not moves:
             return
         standing, newest = graph_hash(self.target.graph()), moves[-1]
-        if standing == newest.graph:
+        crowned = newest.stage_to == "champion" and self._serving() != newest.model
+        if standing == newest.graph and not crowned:
             return
         if standing not in {entry.graph for entry in moves[-3:]}:
             raise ConflictError(
@@ -144,10 +145,10 @@ class Promotion:
     def _move(self, now: Standing, stage: Stage) -> None:
         evidence = self.registry.evidence(self.version)
         reason = f"approved by {now.approval.actor}" if now.approval else "approved"
-        entries = [self._entry(now, stage, "move", ACTOR, reason, {})]
+        entries = [self._entry(now, stage, ACTOR, reason, {})]
         former = standings(self.trail.entries()).get(self.registry.champion()) if stage == "champion" else None
         if former is not None and former.stage == "champion":
-            entries.append(self._entry(former, "retired", "move", ACTOR, f"version {self.version} took its place", {}))
+            entries.append(self._entry(former, "retired", ACTOR, f"version {self.version} took its place", {}))
         self.target.served()
         self.registry.mirror(self.version, stage, evidence)
         self.trail.append(*entries)
@@ -185,9 +186,8 @@ class Promotion:
                 self.say(f"version {self.version} has seen {count} decisions as {stage}, and no guardrail is broken")
                 return True
             if time.monotonic() > deadline:
-                self.say(
-                    f"version {self.version} stays {stage}: {count} of {horizon.decisions} decisions, {hours:.1f} of {horizon.hours} h"
-                )
+                seen = f"{count} of {horizon.decisions} decisions, {hours:.1f} of {horizon.hours:g} h"
+                self.say(f"version {self.version} stays {stage}: {seen}; the same command goes on watching")
                 return False
             time.sleep(LOOK_S)
 
@@ -231,8 +231,8 @@ class Promotion:
         manifest = self.target.champion()
         return f"{manifest.name}-{manifest.sha256[:12]}"
 
-    def _entry(self, now: Standing, stage: Stage, action: Any, actor: str, reason: str, detail: dict[str, Any]) -> Entry:
+    def _entry(self, now: Standing, stage: Stage, actor: str, reason: str, detail: dict[str, Any]) -> Entry:
         graph = graph_hash(changed(self.target.graph(), now.model, stage))
         text = json.dumps(detail, sort_keys=True, default=str)
-        made = Entry(0, now.version, now.model, action, now.stage, stage, actor, datetime.now(UTC), reason, graph=graph, detail=text)
+        made = Entry(0, now.version, now.model, "move", now.stage, stage, actor, datetime.now(UTC), reason, graph=graph, detail=text)
         return replace(made, evidence=now.last.evidence, champion=self.registry.champion())
