@@ -129,16 +129,31 @@ def evaluate_uplift(
 
 
 @_stage("train")
-def register_model(root: str, mlflow_uri: str, model_name: str, evaluation: Input[Artifact], version: Output[Model]) -> None:
-    """The chosen candidate -> a version in the registry with aliases, tags and its evidence."""
+def register_model(root: str, mlflow_uri: str, model_name: str, author: str, evaluation: Input[Artifact], version: Output[Model]) -> None:
+    """The chosen candidate -> its dossier, a version in the registry with aliases and tags, and its first entry in the trail."""
+    from components.promotion_entry import enter
     from components.register_model import register
     from components.stage_record import recorded
+    from components.write_dossier import write
     from promolift.storage import kept
 
-    version.uri = f"{root}/evaluation/verdict.json"
-    with kept(root, "models", "evaluation") as at:
-        registered = register(f"{at}/models", f"{at}/evaluation", f"{root}/lake", mlflow_uri, model_name)
+    version.uri, lake = f"{root}/evaluation/verdict.json", f"{root}/lake"
+    with kept(root, "models", "evaluation", "dossier") as at:
+        models, judged, dossier = (f"{at}/{part}" for part in ("models", "evaluation", "dossier"))
+        evidence = write(models, judged, lake, dossier, author)
+        registered = register(models, judged, lake, mlflow_uri, model_name, dossier=dossier, author=author)
+    enter(lake, registered, evidence)
     version.metadata["version"] = recorded(root, "register-model", registered)
+
+
+@_stage("promote")
+def promote_version(
+    folder: str, mlflow_uri: str, model_name: str, version: str, stage: str, guardrails: str, patience_s: int
+) -> bool:  # fmt: skip
+    """An approved version -> the stage, its share of shoppers probed and its guardrails watched; true when it may go on."""
+    from components.promote import promotion
+
+    return promotion(folder, mlflow_uri, model_name, version, guardrails=guardrails, patience_s=patience_s).advance(stage)
 
 
 @_stage("train")

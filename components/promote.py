@@ -19,12 +19,13 @@ from components.promotion_watch import broken, look, record, seen_since
 from components.subprogram import run_program
 from promolift.contracts.artifacts import read_manifest, write_json
 from promolift.errors import ConflictError, InputError, PromoliftError
-from promolift.promotion.approval import need_approval
+from promolift.promotion.approval import approval_key, need_approval
 from promolift.promotion.graph_change import changed, diff, graph_hash, need_exchangeable, window_of
-from promolift.promotion.guardrails import Limits
+from promolift.promotion.guardrails import Limits, read_limits
 from promolift.promotion.stages import PATH, SHARE, Stage, next_stage
 from promolift.promotion.trail import Entry, Standing, standings
 from promolift.promotion.trail_table import TrailTable
+from promolift.settings import load
 
 LOOK_S = 1.0
 ACTOR = "promotion"
@@ -53,11 +54,14 @@ class Promotion:
     version: str
     say: Say = field(default=lambda line: print(line, flush=True))
 
-    def advance(self, stage: Stage) -> bool:
-        """Bring the version to `stage` and watch it there; whether it may go on. True at once where it is further already.
+    def advance(self, to: str) -> bool:
+        """Bring the version to the stage `to` and watch it there; whether it may go on. True at once where it is further already.
 
         Raises ConflictError, InputError or UnavailableError where nothing may move; then nothing has.
         """
+        stage = next((one for one in PATH[1:] if one == to), None)
+        if stage is None:
+            raise InputError(f"A version is promoted to one of {', '.join(PATH[1:])}, not to '{to}'.")
         now = self.standing()
         if now.stage not in PATH:
             self.say(f"version {self.version} is {now.stage}: it goes nowhere")
@@ -236,3 +240,16 @@ class Promotion:
         text = json.dumps(detail, sort_keys=True, default=str)
         made = Entry(0, now.version, now.model, "move", now.stage, stage, actor, datetime.now(UTC), reason, graph=graph, detail=text)
         return replace(made, evidence=now.last.evidence, champion=self.registry.champion())
+
+
+def promotion(
+    folder: str, mlflow_uri: str, model_name: str, version: str, *, guardrails: str = "", patience_s: float = 0.0
+) -> Promotion:  # fmt: skip
+    """The promotion of one version on what serves a run folder, by the settings of this process; what an earlier one left is settled."""
+    settings, place = load(), Path(folder).resolve()
+    limits = read_limits(Path(guardrails)) if guardrails else read_limits()
+    terms = Terms(approval_key(place, settings), settings.approval_days, limits, patience_s, settings.hash_salt)
+    registry = Registry(mlflow_uri or f"sqlite:///{place / 'mlflow.db'}", model_name, place / "rollout" / "registry")
+    made = Promotion(RunTarget(place, settings.hash_salt), registry, TrailTable(place / "lake"), terms, version)
+    made.settle()
+    return made

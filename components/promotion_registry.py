@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.register_model import CHALLENGER, CHAMPION, alias_version, registry_client
+from components.register_model import AUTHOR, CHALLENGER, CHAMPION, DOSSIER, EVIDENCE, alias_version, registry_client
 from promolift.errors import InputError, UnavailableError
 from promolift.promotion.dossier import dossier_hash
 
-STAGE, EVIDENCE, AUTHOR = "stage", "dossier", "author"
-"""Names of a version's tags."""
+STAGE = "stage"
+"""The tag that mirrors the trail."""
 
 
 class Registry:
@@ -33,11 +33,11 @@ class Registry:
 
     def dossier(self, version: str) -> Path:
         """The version's dossier, brought here anew: what the registry has now is what counts."""
-        return self._brought(version, "evidence")
+        return self._brought(version, EVIDENCE)
 
     def evidence(self, version: str) -> str:
         """The hash of the dossier as it is now. Raises InputError when it is not what was sealed."""
-        found, said = dossier_hash(self.dossier(version)), str(self._version(version).tags.get(EVIDENCE, ""))
+        found, said = dossier_hash(self.dossier(version)), str(self._version(version).tags.get(DOSSIER, ""))
         if found != said:
             raise InputError(f"The dossier of version {version} is {found[:12]}, but it was registered as {said[:12] or 'none'}.")
         return found
@@ -46,7 +46,7 @@ class Registry:
         """Say in the registry what the trail is going to say."""
         with _answering():
             self._client.set_model_version_tag(self._name, version, STAGE, stage)
-            self._client.set_model_version_tag(self._name, version, "evidence", evidence)
+            self._client.set_model_version_tag(self._name, version, DOSSIER, evidence)
 
     def crown(self, version: str) -> None:
         """Make the version champion."""

@@ -81,10 +81,8 @@ class RunTarget:
             wanted = [candidate if window and rollout_bucket(who, self._salt) in window else champion for who in shoppers] * 2
             wrong = [(who, one, two) for who, one, two in zip(shoppers * 2, met, wanted, strict=True) if one != two]
             if not wrong:
-                share = met.count(candidate) / len(met)
-                return (
-                    f"{share:.1%} of {PROBES} probe shoppers met {candidate}, each of them both times" if window else "every probe met it"
-                )
+                share = f"{met.count(candidate) / len(met):.1%} of {PROBES} probe shoppers met {candidate}, each of them both times"
+                return share if window else "every probe met it"
             if time.monotonic() > deadline:
                 who, one, two = wrong[0]
                 raise ConflictError(f"{len(wrong)} of {len(met)} probes met the wrong model: {who} met {one or 'none'} instead of {two}.")

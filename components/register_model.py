@@ -16,28 +16,38 @@ from typing import Any
 from promolift.contracts.artifacts import ModelManifest, Verdict, read_manifest, read_source_card, read_verdict
 from promolift.contracts.promos import SourceCard
 from promolift.errors import InputError, UnavailableError
+from promolift.promotion.dossier import dossier_hash
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+DOSSIER, AUTHOR = "dossier", "author"
+"""Tags of a version: the hash of its dossier, and who trained it."""
+EVIDENCE = "evidence"
+"""Where a version keeps its dossier."""
 _FOLDER = "model"
 _SQLITE = "sqlite:///"
 
 
-def register(models: str, evaluation: str, lake: str, mlflow_uri: str, name: str) -> dict[str, Any]:
+def register(
+    models: str, evaluation: str, lake: str, mlflow_uri: str, name: str, *, dossier: str = "", author: str = ""
+) -> dict[str, Any]:  # fmt: skip
     """Log the run and register the candidate that the gate chose. Returns version, aliases, tags and whether it is new.
 
-    The same file with the same verdict is one version, however often it is registered. Raises InputError when the verdict, the
+    The same file with the same verdict is one version, however often it is registered. `dossier`: its folder of evidence, whose hash is
+    then a tag; `author`: who trained it. Raises InputError when the verdict, the
     metrics or the model is missing, UnavailableError when the registry does not answer.
     """
     verdict = read_verdict(_file(Path(evaluation), "verdict.json"))
     folder = Path(models) / verdict.chosen
     manifest = read_manifest(_file(folder, "manifest.json").parent)
     client = registry_client(mlflow_uri)
-    tags = _tags(manifest, verdict)
+    tags = _tags(manifest, verdict) | ({DOSSIER: dossier_hash(Path(dossier)), AUTHOR: author} if dossier else {})
     version = _existing(client, name, tags)
     new = version is None
     if version is None:
         run = _start_run(client, experiment_id(client, name, mlflow_uri), manifest, read_source_card(lake))
         _log_evidence(client, run.info.run_id, Path(evaluation), folder)
+        if dossier:
+            client.log_artifacts(run.info.run_id, dossier, EVIDENCE)
         client.set_terminated(run.info.run_id, "FINISHED")
         version = _create(client, name, run, tags)
     aliases = _set_aliases(client, name, version, verdict)

@@ -51,7 +51,7 @@ def write(models: str, evaluation: str, lake: str, to: str, author: str) -> str:
             shutil.copyfile(judged / name, folder / name)
     verdict, metrics = read_verdict(judged / "verdict.json"), json.loads((judged / "metrics.json").read_text(encoding="utf-8"))
     manifest, card = read_manifest(Path(models) / verdict.chosen), read_source_card(lake)
-    found = {
+    found: dict[str, Any] = {
         "model": _model(manifest), "versions": _versions(manifest, card), "expected": expected(metrics),
         "weaknesses": weaknesses(verdict, metrics), "power": power(metrics, _traffic(lake)),
     }  # fmt: skip
@@ -100,14 +100,13 @@ def power(metrics: dict[str, Any], daily: float) -> dict[str, Any]:
     record = metrics["models"][metrics["chosen"]]["metrics"]["value/aipw"]
     spread, gain = record["error"] * math.sqrt(record["rows"]), 0.1 * abs(record["value"])
     margins = asdict(read_limits().margins)
+    shares = {name: margins[name] for name in ("failed", "slow", "no_promo")}
     days = {
         stage: {
-            "profit +10 %": _days(spread**2, gain, share / BUCKETS, daily),
-            **{
-                f"{name} +{margins[name]:.0%}": _days(0.1, margins[name], share / BUCKETS, daily) for name in ("failed", "slow", "no_promo")
-            },
+            "profit +10%": _days(spread**2, gain, part / BUCKETS, daily),
+            **{f"{name} +{m:.0%}": _days(m * (1 - m), m, part / BUCKETS, daily) for name, m in shares.items()},
         }
-        for stage, share in SHARE.items()
+        for stage, part in SHARE.items()
     }
     told = "A canary shows gross harm and technical failure; what a promo is worth it does not show in time."
     return {"decisions_a_day": daily, "days": days, "line": metrics.get("power", ""), "told": told}
@@ -115,7 +114,7 @@ def power(metrics: dict[str, Any], daily: float) -> dict[str, Any]:
 
 def _days(variance: float, gap: float, share: float, daily: float) -> float:
     """Days of `daily` decisions until a difference `gap` of two means shows: (z_a + z_b)^2 variance (1 / s + 1 / (1 - s)) / gap^2."""
-    return round(Z**2 * variance * (1 / share + 1 / (1 - share)) / max(gap, 1e-9) ** 2 / max(daily, 1e-9), 2)
+    return float(round(Z**2 * variance * (1 / share + 1 / (1 - share)) / max(gap, 1e-9) ** 2 / max(daily, 1e-9), 2))
 
 
 def _traffic(lake: str) -> float:

@@ -8,11 +8,12 @@ from kfp import compiler
 
 from pipelines.dataset import dataset
 from pipelines.images import with_pins
+from pipelines.promotion import promotion
 from pipelines.training import training
 from promolift.errors import ExpectationError
 
 FOLDER = Path(__file__).with_name("compiled")
-PIPELINES: dict[str, Any] = {"dataset": dataset, "training": training}
+PIPELINES: dict[str, Any] = {"dataset": dataset, "training": training, "promotion": promotion}
 
 
 def compiled(name: str) -> str:

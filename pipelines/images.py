@@ -24,13 +24,15 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "features": ("components.materialize_features", "feature_repo"),
     "train": (
         "components.train_uplift", "components.train_baselines", "components.evaluate_uplift", "components.measure_truth",
-        "components.register_model", "components.fetch_champion", "components.stage_record",
+        "components.register_model", "components.fetch_champion", "components.stage_record", "components.promotion_entry",
+        "components.write_dossier", "serving/kserve/graph.yaml",
     ),
     "train-gpu": ("components.train_uplift", "components.stage_record"),
+    "promote": ("components.promote", "serving"),
     "serving": ("serving",),
     "online": ("serving",),
 }  # fmt: skip
-"""Modules that an image's stages start with; of a package, every file. What they import is found from there."""
+"""Modules that an image's stages start with (of a package, every file), and files by path. What they import is found from there."""
 GPU = ("train-gpu",)
 """Images with CUDA's libraries, for a cluster's GPU nodes; on this machine the network trains in the image without."""
 LENGTH = 12
@@ -116,6 +118,8 @@ def source_files(group: str) -> set[Path]:
 
 
 def _entry_files(entry: str) -> list[Path]:
+    if "/" in entry:
+        return [ROOT / entry]
     folder = ROOT / entry.replace(".", "/")
     if folder.is_dir():
         return [f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts]

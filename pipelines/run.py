@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from getpass import getuser
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,7 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
         uri = settings.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
         effort = ("epochs", "learners", "seeds", "search_trials", "search_seconds")
         found |= {**{name: getattr(options, name) for name in effort}, "mlflow_uri": uri, "model_name": settings.model_name}
+        found["author"] = settings.author or getuser()
     return found
 
 

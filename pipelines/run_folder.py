@@ -16,11 +16,12 @@ MADE: tuple[str, ...] = (
     "lake", "truth", "models", "evaluation", "search", "measured_truth", "docs", "champion", "stages", "serving_model", "redis",
     "mlruns", ".kfp", ".users", "logs",
     "mlflow.db", "registry.db", "run.json", "report.html", "summary.json", "pipeline.log", "serving.json", "serving.log",
-    "api_keys.json", "token_keys.json", "versions", "rollout", "undelivered.jsonl", "undelivered.taken", "undelivered.unreadable",
+    "api_keys.json", "token_keys.json", "versions", "rollout", "dossier",
+    "undelivered.jsonl", "undelivered.taken", "undelivered.unreadable",
 )  # fmt: skip
 """Everything that runs write into their folder; `--fresh` deletes these and nothing else."""
 READ_HERE: tuple[str, ...] = (
-    "models", "evaluation", "measured_truth", "docs", "stages", "champion", "registry.db", "redis",
+    "models", "evaluation", "dossier", "measured_truth", "docs", "stages", "champion", "registry.db", "redis",
     "lake/lineage", "lake/landing/source.json",
 )  # fmt: skip
 """What a report, a registration and a served model are made from."""

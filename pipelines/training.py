@@ -24,11 +24,13 @@ def training(  # noqa: PLR0917 (KFP passes them by keyword)
     redis_url: str = "",
     spark_on: str = "here",
     model_name: str = "promolift-uplift",
+    author: str = "unknown",
 ) -> None:
     """Parameters not named here are those of `dataset`.
 
     `epochs` 0: as many as it takes; `learners`: names beyond the usual candidates, with commas between; `seeds`: times that each is
-    trained; `search_trials` 0: no search of parameters before; `mlflow_uri`: where versions are kept, the champion among them.
+    trained; `search_trials` 0: no search of parameters before; `mlflow_uri`: where versions are kept, the champion
+    among them; `author`: who trains, and therefore may not approve.
     """
     effort = {"seeds": seeds, "search_trials": search_trials, "search_seconds": search_seconds, "mlflow_uri": mlflow_uri}
     landed, gold, checked = add_dataset(
@@ -45,5 +47,5 @@ def training(  # noqa: PLR0917 (KFP passes them by keyword)
     with dsl.If(landed.outputs["Output"] == True, name="has-truth"):  # noqa: E712 (KFP builds the condition from ==)
         sized(stages.measure_truth(root=root, landing=landed.outputs["landing"], evaluation=evaluation), "small")
     with dsl.If(judged.outputs["Output"] == True, name="gate-passed"):  # noqa: E712
-        registered = stages.register_model(root=root, mlflow_uri=mlflow_uri, model_name=model_name, evaluation=evaluation)
+        registered = stages.register_model(root=root, mlflow_uri=mlflow_uri, model_name=model_name, author=author, evaluation=evaluation)
         sized(registered, "small")

@@ -51,9 +51,8 @@ class Settings(BaseSettings):
     jwt_issuer: str = Field("", description="What the claim iss of a bearer token must be.")
     jwt_audience: str = Field("promolift", description="What the claim aud of a bearer token must be.")
     token_keys: dict[str, SecretStr] = Field({}, description='Keys that sign tokens, the first one signs: {"k1": "32 bytes or more"}.')
-    approval_key: SecretStr = Field(
-        SecretStr(""), description="Key that signs approvals: 32 bytes or more, the page's and the promotion's."
-    )
+    author: str = Field("", description="Who trains, by the name that reviewers know; empty: the user of this machine.")
+    approval_key: SecretStr = Field(SecretStr(""), description="Key that signs approvals, 32 bytes or more.")
     approval_days: float = Field(14.0, gt=0, description="An approval older than this is none.")
     rank_by: Literal["estimate", "lower_bound"] = Field("estimate", description="What the best promo has most of; ADR 8 has the figures.")
     do_no_harm: bool = Field(True, description="Give a promo only if the lower bound of its effect is not negative.")

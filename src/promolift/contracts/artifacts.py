@@ -6,6 +6,7 @@ run folder (DIR of `pipelines.run` and `pipelines.demo`)
 ├── models/                          one folder a candidate, below; seeds/ their scores with other seeds; checkpoints/ while it trains
 ├── search/                          <candidate>.json and one study a candidate, where parameters were searched
 ├── evaluation/                      verdict.json (Verdict), metrics.json, curves.png, spend.png, calibration.png
+├── dossier/                         what a reviewer decides by: components/write_dossier.py draws it
 ├── measured_truth/                  truth.json: how near each candidate comes to the known effects
 ├── champion/                        the registry's champion as the run found it
 ├── serving_model/                   the model folder that is served

@@ -7,14 +7,17 @@ share: an entry that somebody writes into the table without the key approves not
 import hashlib
 import hmac
 import json
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Literal, get_args
 
-from promolift.errors import ConflictError, InputError
+from promolift.errors import ConflictError, InputError, usable
 from promolift.promotion.stages import PATH, Stage
 from promolift.promotion.trail import Entry, Standing
+from promolift.settings import Settings
 
 Role = Literal["viewer", "author", "reviewer"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -77,3 +80,15 @@ def _signature(entry: Entry, up_to: Stage, key: str) -> str:
         raise InputError(f"PROMOLIFT_APPROVAL_KEY must have {LEAST_KEY_BYTES} bytes or more; the page and the promotion share it.")
     parts = [entry.version, entry.model, entry.evidence, entry.champion, entry.actor, entry.at.isoformat(timespec="microseconds"), up_to]
     return hmac.new(key.encode(), json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+
+
+def approval_key(folder: Path, settings: Settings) -> str:
+    """The key of PROMOLIFT_APPROVAL_KEY; for a run folder without one, a key of its own that stays with it. Raises UnavailableError."""
+    given = settings.approval_key.get_secret_value()
+    path = folder / "rollout" / "approval_key"
+    with usable(path, "set PROMOLIFT_APPROVAL_KEY instead"):
+        if not given and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(0o600)
+            path.write_text(secrets.token_urlsafe(32), encoding="utf-8")
+        return given or path.read_text(encoding="utf-8")
