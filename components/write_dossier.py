@@ -114,15 +114,16 @@ def power(metrics: dict[str, Any], daily: float) -> dict[str, Any]:
 
 def _days(variance: float, gap: float, share: float, daily: float) -> float:
     """Days of `daily` decisions until a difference `gap` of two means shows: (z_a + z_b)^2 variance (1 / s + 1 / (1 - s)) / gap^2."""
-    return float(round(Z**2 * variance * (1 / share + 1 / (1 - share)) / max(gap, 1e-9) ** 2 / max(daily, 1e-9), 2))
+    days: float = round(Z**2 * variance * (1 / share + 1 / (1 - share)) / max(gap, 1e-9) ** 2 / max(daily, 1e-9), 2)
+    return days
 
 
 def _traffic(lake: str) -> float:
     """Decisions a day of the source's experiment."""
     table = DeltaTable(f"{lake}/{EXPOSURES.path}".replace("s3a://", "s3://"), storage_options=delta_options())
     ((row),) = rows_of(table, ("count(*) AS n", "min(moment) AS a", "max(moment) AS b"))
-    days = max(1.0, (row["b"] - row["a"]).total_seconds() / 86_400)
-    return float(row["n"]) / days
+    days = max(1.0, float((row["b"] - row["a"]).total_seconds()) / 86_400)
+    return float(row["n"] / days)
 
 
 def _told(record: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,13 @@ from components import interfaces as stages
 from pipelines.profiles import sized
 
 
+def _stage(name: str, about: dict[str, object]) -> dsl.PipelineTask:
+    task = sized(stages.promote_version(stage=name, **about), "small")
+    task.set_caching_options(False)  # the world has gone on since
+    task.set_display_name(f"promote-to-{name.replace('_', '-')}")
+    return task
+
+
 @dsl.pipeline(name="promolift-promotion", description="Approved version -> shadow -> canary -> champion, or back.")
 def promotion(  # noqa: PLR0917 (KFP passes them by keyword)
     folder: str,
@@ -21,7 +28,7 @@ def promotion(  # noqa: PLR0917 (KFP passes them by keyword)
     guardrails: str = "",
     patience_s: int = 0,
 ) -> None:
-    """`folder`: the served run; `guardrails`: a file instead of the shipped limits; `patience_s`: watch each stage so long, 0: to its end."""
+    """`folder`: the served run; `guardrails`: a file instead of the shipped limits; `patience_s`: watch a stage so long at most, 0: no end."""
     about = {
         "folder": folder, "mlflow_uri": mlflow_uri, "version": version, "model_name": model_name, "guardrails": guardrails,
         "patience_s": patience_s,
@@ -33,10 +40,3 @@ def promotion(  # noqa: PLR0917 (KFP passes them by keyword)
             half = _stage("canary_50", about)
             with dsl.If(half.output == True, name="canary-50-passed"):  # noqa: E712
                 _stage("champion", about)
-
-
-def _stage(name: str, about: dict[str, object]) -> dsl.PipelineTask:
-    task = sized(stages.promote_version(stage=name, **about), "small")
-    task.set_caching_options(False)  # the world has gone on since
-    task.set_display_name(f"promote-to-{name.replace('_', '-')}")
-    return task

@@ -19,6 +19,7 @@ from pipelines.docker_runner import docker_runner, need_images
 from pipelines.finish import finish
 from pipelines.images import ROOT, source_hash, with_sources, without_gpus
 from pipelines.local_runner import Task, run_pipeline
+from pipelines.promotion_run import add_promotion, promote
 from pipelines.run_folder import Origin, brought, content_of, opened
 from pipelines.summary import summarise
 from promolift.contracts.artifacts import CANDIDATES, write_json
@@ -38,6 +39,7 @@ EXAMPLES = """examples:
   python -m pipelines.run dataset --source complete_journey --root s3a://bucket/run --spark-on operator --out build/pods
   make images && python -m pipelines.run training --on docker --source hillstrom --path FILE --out build/docker
   python -m pipelines.run training --on cluster --host https://HOST/pipeline --root s3a://bucket/run --source hillstrom --path FILE
+  python -m pipelines.run promotion --run build/demo --version 2 --dry-run
   python -m pipelines.run compile --check
 
 Source `table` is any randomised experiment as CSV or Parquet; trial.yaml says what its columns mean
@@ -54,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m pipelines.run", description="Run a pipeline on this machine or on a cluster, or compile the pipelines.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = top.add_subparsers(dest="command", required=True, metavar="{training,dataset,compile}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{training,dataset,promotion,compile}")
     training = _pipeline(commands, "training", "data set, models, gate and registration; ends with a report")
     training.add_argument("--epochs", type=int, default=0, help="at most so many epochs of the network (default: as many as it takes)")
     others = [name for name in LEARNERS if name not in CANDIDATES]
@@ -63,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     training.add_argument("--search-trials", type=int, default=0, help="first search each candidate's parameters (default: 0, no search)")
     training.add_argument("--search-seconds", type=int, default=600, help="no new trial of one candidate after (default: 600)")
     _pipeline(commands, "dataset", "only the validated data set and the features online")
+    add_promotion(commands)
     compiling = commands.add_parser("compile", help="rewrite pipelines/compiled/*.yaml")
     compiling.add_argument("--check", action="store_true", help="write nothing; fail when a committed file is stale")
     return top
@@ -96,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "compile":
             return _compile(check=options.check)
+        if options.command == "promotion":
+            return promote(options)
         execute(options.command, options)
     except PromoliftError as error:
         print(f"\n{error}", file=sys.stderr)

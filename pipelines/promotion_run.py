@@ -1,0 +1,65 @@
+"""`python -m pipelines.run promotion`: an approved version brought to the shoppers of a served run, stage by stage."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pipelines.compiled import compiled
+from pipelines.docker_runner import docker_runner, need_images
+from pipelines.images import ROOT, with_sources
+from pipelines.local_runner import run_pipeline
+from promolift.errors import InputError
+from promolift.settings import load
+
+
+def add_promotion(commands: Any) -> None:
+    """The subcommand's options."""
+    made = commands.add_parser("promotion", help="an approved version -> shadow -> canary -> champion, guardrails watched, or back")
+    made.add_argument("--on", choices=["local", "docker"], default="local", help="where the tasks run (%(default)s)")
+    made.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
+    made.add_argument("--version", required=True, help="the registered version")
+    made.add_argument("--guardrails", default="", metavar="FILE", help="limits instead of src/promolift/promotion/guardrails.yaml")
+    made.add_argument(
+        "--patience", type=int, default=0, metavar="S", help="watch a stage so many seconds at most (0: to its end)"
+    )
+    made.add_argument("--dry-run", action="store_true", help="print the plan and the graph's diff, and change nothing")
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Run it; exit status 0 when every task did what the trail allows (a version may stay where it is: the lines say why)."""
+    settings, folder = load(), options.run_folder.resolve()
+    if not folder.is_dir():
+        raise InputError(f"There is no run folder {folder}; name a served run with --run.")
+    guardrails = str(Path(options.guardrails).resolve()) if options.guardrails else ""
+    if options.dry_run:
+        from components.promote import promotion  # noqa: PLC0415 (loads MLflow)
+
+        print(promotion(str(folder), settings.mlflow_uri, settings.model_name, options.version, guardrails=guardrails).plan())
+        return 0
+    arguments = {
+        "folder": str(folder), "mlflow_uri": settings.mlflow_uri, "version": options.version, "model_name": settings.model_name,
+        "guardrails": guardrails, "patience_s": options.patience,
+    }  # fmt: skip
+    text, work = with_sources(compiled("promotion")), folder / "rollout" / ".kfp"
+    os.environ["PYTHONPATH"] = str(ROOT)
+    print(f"promotion of version {options.version} in {folder}", flush=True)
+    began = time.monotonic()
+    if options.on == "docker":
+        need_images(text)
+        with docker_runner(folder, guardrails) as runner:
+            run_pipeline(text, arguments, work, folder / "rollout" / "promotion.log", sys.stdout, runner=runner)
+    else:
+        run_pipeline(text, arguments, work, folder / "rollout" / "promotion.log", sys.stdout)
+    _say(folder / "rollout" / "promotion.log")
+    print(f"  {'total':<22} {time.monotonic() - began:6.1f} s")
+    return 0
+
+
+def _say(log: Path) -> None:
+    """What the promotion said of the version."""
+    for line in log.read_text(encoding="utf-8").splitlines():
+        if line.strip().startswith("version "):
+            print(f"  {line.strip()}")
