@@ -140,9 +140,9 @@ def register_model(root: str, mlflow_uri: str, model_name: str, author: str, eva
     version.uri, lake = f"{root}/evaluation/verdict.json", f"{root}/lake"
     with kept(root, "models", "evaluation", "dossier") as at:
         models, judged, dossier = (f"{at}/{part}" for part in ("models", "evaluation", "dossier"))
-        evidence = write(models, judged, lake, dossier, author)
+        write(models, judged, lake, dossier, author)
         registered = register(models, judged, lake, mlflow_uri, model_name, dossier=dossier, author=author)
-    enter(lake, registered, evidence)
+        enter(lake, registered, dossier)
     version.metadata["version"] = recorded(root, "register-model", registered)
 
 

@@ -188,7 +188,7 @@ def alias_version(client: Any, name: str, alias: str) -> str | None:
     from mlflow.exceptions import MlflowException  # noqa: PLC0415 (takes seconds)
 
     try:
-        return str(client.get_model_version_byalias_version(name, alias).version)
+        return str(client.get_model_version_by_alias(name, alias).version)
     except MlflowException:
         return None
 
@@ -196,7 +196,7 @@ def alias_version(client: Any, name: str, alias: str) -> str | None:
 def _set_aliases(client: Any, name: str, version: str, verdict: Verdict) -> list[str]:
     """A promoted version is the challenger, and the champion too as long as there is none; a refused one gets no alias."""
     if verdict.promoted:
-        client.set_registered_modelalias_version(name, CHALLENGER, version)
+        client.set_registered_model_alias(name, CHALLENGER, version)
         if alias_version(client, name, CHAMPION) is None:
-            client.set_registered_modelalias_version(name, CHAMPION, version)
+            client.set_registered_model_alias(name, CHAMPION, version)
     return [alias for alias in (CHALLENGER, CHAMPION) if alias_version(client, name, alias) == version]

@@ -28,7 +28,7 @@ def promotion(  # noqa: PLR0917 (KFP passes them by keyword)
     guardrails: str = "",
     patience_s: int = 0,
 ) -> None:
-    """`folder`: the served run; `guardrails`: a file instead of the shipped limits; `patience_s`: watch a stage so long at most, 0: no end."""
+    """`folder`: the served run; `guardrails`: a file instead of the shipped limits; `patience_s`: watch a stage so long, 0: to its end."""
     about = {
         "folder": folder, "mlflow_uri": mlflow_uri, "version": version, "model_name": model_name, "guardrails": guardrails,
         "patience_s": patience_s,

@@ -22,9 +22,7 @@ def add_promotion(commands: Any) -> None:
     made.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
     made.add_argument("--version", required=True, help="the registered version")
     made.add_argument("--guardrails", default="", metavar="FILE", help="limits instead of src/promolift/promotion/guardrails.yaml")
-    made.add_argument(
-        "--patience", type=int, default=0, metavar="S", help="watch a stage so many seconds at most (0: to its end)"
-    )
+    made.add_argument("--patience", type=int, default=0, metavar="S", help="watch a stage so many seconds at most (0: to its end)")
     made.add_argument("--dry-run", action="store_true", help="print the plan and the graph's diff, and change nothing")
 
 
