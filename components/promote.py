@@ -198,7 +198,18 @@ class Promotion:
     def _shadow(self) -> int:
         """Have the candidate answer what was logged; how many decisions it has answered."""
         model = self.registry.model(self.version)
-        found = run_program("serving.kserve", ["shadow", "--run", str(self.target.folder), "--model", str(model)])[-1]
+        found = run_program(
+            "serving.kserve",
+            [
+                "shadow",
+                "--run",
+                str(self.target.folder),
+                "--model",
+                str(model),
+                "--most",
+                str(2 * self.terms.limits.stages["shadow"].decisions),
+            ],
+        )[-1]
         write_json(self._report("shadow"), found)
         return int(found["decisions"])
 
