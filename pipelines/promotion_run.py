@@ -12,6 +12,7 @@ from pipelines.docker_runner import docker_runner, need_images
 from pipelines.images import ROOT, with_sources
 from pipelines.local_runner import run_pipeline
 from promolift.errors import InputError
+from promolift.locks import held
 from promolift.settings import load
 
 
@@ -41,6 +42,13 @@ def promote(options: argparse.Namespace) -> int:
         "folder": str(folder), "mlflow_uri": settings.mlflow_uri, "version": options.version, "model_name": settings.model_name,
         "guardrails": guardrails, "patience_s": options.patience,
     }  # fmt: skip
+    taken = f"Another promotion is at work in {folder}; it sees what the trail says at its next look."
+    with held(folder / "rollout" / ".lock", "promote in a folder that can be written", taken):
+        _run(options, folder, guardrails, arguments)
+    return 0
+
+
+def _run(options: argparse.Namespace, folder: Path, guardrails: str, arguments: dict[str, Any]) -> None:
     text, work = with_sources(compiled("promotion")), folder / "rollout" / ".kfp"
     os.environ["PYTHONPATH"] = str(ROOT)
     print(f"promotion of version {options.version} in {folder}", flush=True)
@@ -53,7 +61,6 @@ def promote(options: argparse.Namespace) -> int:
         run_pipeline(text, arguments, work, folder / "rollout" / "promotion.log", sys.stdout)
     _say(folder / "rollout" / "promotion.log")
     print(f"  {'total':<22} {time.monotonic() - began:6.1f} s")
-    return 0
 
 
 def _say(log: Path) -> None:

@@ -58,9 +58,7 @@ class Review:
         if now.stage not in ("candidate", *LIVE):
             raise ConflictError(f"Version {version} is {now.stage}; only a candidate or a version on its way can be approved.")
         if (found := self.evidence(version)) != evidence or found != now.last.evidence:
-            raise ConflictError(
-                f"The evidence of version {version} is {found[:12]}, not the {evidence[:12]} that you read; read it again."
-            )
+            raise ConflictError(f"The evidence of version {version} is {found[:12]}, not the {evidence[:12]} that you read; read it again.")
         entry = self._entry(now, "approve", now.stage, person, reason)
         return self._append(signed(entry, up_to, self.key))
 
