@@ -66,7 +66,7 @@ def test_conditions_ask_single_unnamed_outputs_only(path: Path):
     # A condition on a named output is silently false in a local run of KFP 2.17.
     spec, _ = documents(path)
     conditions = [t["triggerPolicy"]["condition"] for t in tasks(spec) if "triggerPolicy" in t and "condition" in t["triggerPolicy"]]
-    assert len(conditions) == (2 if path.stem == "training" else 0)
+    assert len(conditions) == {"training": 2, "promotion": 3}.get(path.stem, 0)
     assert all(re.fullmatch(r"inputs\.parameter_values\['pipelinechannel--[\w-]+-Output'\] == true", c) for c in conditions), conditions
 
 

@@ -53,8 +53,8 @@ class Review:
         Raises ConflictError without the role, for the author himself, for other evidence than the dossier's; InputError without a reason.
         """
         person.need("reviewer")
-        need_other(person, self.author(version))
         now = self.standing(version)
+        need_other(person, self.author(version))
         if now.stage not in ("candidate", *LIVE):
             raise ConflictError(f"Version {version} is {now.stage}; only a candidate or a version on its way can be approved.")
         if (found := self.evidence(version)) != evidence or found != now.last.evidence:
