@@ -1,0 +1,169 @@
+"""A candidate brought to the shoppers of a service that runs: real graph, real registry, real log; and everything that may stop it."""
+
+import shutil
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.promote import Promotion, promotion
+from promolift.contracts.artifacts import read_manifest
+from promolift.errors import ConflictError, InputError, UnavailableError
+from promolift.promotion.approval import Person
+from promolift.promotion.graph_change import window_in
+from promolift.promotion.trail import standings
+from serving.kserve.log_delta import read_decisions
+from serving.review.__main__ import review_of
+from tests.serving.candidates import add_candidate, fast_limits, report
+from tests.serving.conftest import HEAVY
+from tests.serving.test_serve import DECIDE, client_of, serving
+
+pytestmark = [
+    *HEAVY,
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+BEA = Person("bea", frozenset({"reviewer"}))
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    """A run of its own with a champion in the registry; the model is a folder, since a promotion exchanges it."""
+    folder = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    add_candidate(folder, "linear")
+    return folder
+
+
+@contextmanager
+def traffic(served: dict[str, Any]) -> Iterator[Counter[str]]:
+    """Shoppers who ask until the block ends; counts of the models that they met, and of failures."""
+    met: Counter[str] = Counter()
+    stop = threading.Event()
+
+    def ask() -> None:
+        number = 0
+        with client_of(served) as client:
+            while not stop.is_set():
+                number += 1
+                body = {"request_id": uuid.uuid4().hex, "shopper_id": f"s{number % 400}", "moment": "2017-12-01T10:00:00Z"}
+                answer = client.post(DECIDE, json=body | {"deadline_ms": 5_000})
+                failed = answer.status_code != 200 or "graph_unavailable" in answer.json()["degraded"]
+                met["failed" if failed else answer.json()["versions"].get("predictor", "none").split("-")[0]] += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield met
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def approved(run: Path, version: str, up_to: Any = "champion") -> None:
+    review = review_of(run)
+    review.approve(BEA, version, "read the evidence", up_to, review.evidence(version))
+
+
+def of(run: Path, version: str, tmp_path: Path, canary: int = 30) -> Promotion:
+    return promotion(str(run), "", "promolift-uplift", version, guardrails=str(fast_limits(tmp_path, canary)), patience_s=60)
+
+
+def stages(run: Path) -> dict[str, str]:
+    return {version: one.stage for version, one in standings(review_of(run).trail.entries()).items()}
+
+
+def test_an_approved_candidate_becomes_champion_and_no_shopper_notices(run: Path, tmp_path: Path):
+    version = add_candidate(run, "second", seed=2)
+    approved(run, version)
+    with serving(run) as served, traffic(served) as met:
+        move = of(run, version, tmp_path)
+        while met["linear"] < 20:
+            time.sleep(0.1)
+        assert "serviceName: promo-predictor-candidate" not in move.plan()  # the shadow changes nothing
+        assert all(move.advance(stage) for stage in ("shadow", "canary_10", "canary_50", "champion"))
+        assert (met["failed"], met["second"] > 0) == (0, True)
+        assert move.advance("shadow") is True  # further already
+    assert stages(run) == {"1": "retired", version: "champion"}
+    assert read_manifest(run / "serving_model").name == "second"
+    assert window_in(move.target.graph()) is None
+    assert (move.registry.champion(), report(run, "shadow", version)["agreement"]) == (version, 1.0)
+    logged = [e for e in read_decisions(run / "lake") if e.scores and not e.request.shopper_id.startswith("probe:")]
+    assert {e.scores.model_version.split("-")[0] for e in logged if e.scores} == {"linear", "second"}
+
+
+def test_a_broken_guardrail_rolls_back_within_one_look_and_says_why(run: Path, tmp_path: Path):
+    """Nobody knows these shoppers, so models fall back to priors; the candidate's has another favourite."""
+    prior = {"*": {"meat_20": (2.0, 1.0, 7.0), "deli_10": (900.0, 800.0, 7.0), "bakery_5": (2.0, 1.0, 7.0)}}
+    version = add_candidate(run, "greedy", prior=prior)
+    approved(run, version)
+    with serving(run) as served, traffic(served) as met:
+        move = of(run, version, tmp_path, canary=400)
+        while met["linear"] < 20:
+            time.sleep(0.1)
+        assert move.advance("shadow") and report(run, "shadow", version)["mix_shift"]["deli_10"] > 0.5
+        # What the shadow foretold would excuse the canary; a reviewer who overlooked it is what guardrails are for.
+        (run / "rollout" / f"shadow-{version}.json").unlink()
+        assert move.advance("canary_10") is False
+        assert met["failed"] == 0
+    now = standings(review_of(run).trail.entries())[version]
+    assert (now.stage, now.last.actor) == ("rolled_back", "guardrails")
+    assert now.last.reason.split(":")[0] in {"mix", "no_promo", "spend"}
+    assert window_in(move.target.graph()) is None and stages(run)["1"] == "champion"
+
+
+def test_orders_of_reviewers_are_obeyed_at_the_next_look(run: Path, tmp_path: Path):
+    version = add_candidate(run, "second", seed=2)
+    review = review_of(run)
+    approved(run, version, "canary_10")
+    with serving(run) as served, traffic(served) as met:
+        move = of(run, version, tmp_path)
+        while met["linear"] < 20:
+            time.sleep(0.1)
+        assert move.advance("shadow")
+        review.pause(BEA, version, "wait")
+        assert move.advance("canary_10") is False and stages(run)[version] == "shadow"
+        review.resume(BEA, version, "go on")
+        assert move.advance("canary_10") is True
+        assert move.advance("canary_50") is False and stages(run)[version] == "canary_10"  # approved no further
+        review.roll_back(BEA, version, "a complaint")
+        began = time.monotonic()
+        assert move.advance("canary_50") is False
+        assert time.monotonic() - began < 10
+    assert (stages(run)[version], review.standing(version).last.actor) == ("rolled_back", "bea")
+
+
+def test_what_may_not_move_leaves_everything_as_it_was(run: Path, tmp_path: Path):
+    version = add_candidate(run, "second", seed=2)
+    fast = str(fast_limits(tmp_path))
+    with pytest.raises(UnavailableError, match="serve the run first"):
+        promotion(str(run), "", "promolift-uplift", version, guardrails=fast).plan()
+    with serving(run):
+        move = of(run, version, tmp_path)
+        with pytest.raises(ConflictError, match="is not approved"):
+            move.advance("shadow")
+        approved(run, version)
+        with pytest.raises(InputError, match="unknown to the trail"):
+            of(run, "9", tmp_path).advance("shadow")
+        graph = run / "rollout" / "graph.yaml"
+        assert move.advance("shadow") in (True, False)
+        kept = graph.read_text()
+        graph.write_text(kept.replace("promo-constraints", "promo-other"))
+        with pytest.raises(ConflictError, match="The graph was edited by hand"):
+            of(run, version, tmp_path)
+        graph.write_text(kept)
+        (next((run / "mlruns").rglob("evidence/verdict.json"))).write_text("{}")
+        for path in (run / "mlruns").rglob("evidence/verdict.json"):
+            path.write_text("{}")
+        with pytest.raises(InputError, match=r"Evidence 'verdict\.json'"):
+            of(run, version, tmp_path).advance("canary_10")
+    assert stages(run) == {"1": "champion", version: "shadow"}
+    with pytest.raises(UnavailableError, match="registry at 'sqlite:///"):
+        promotion(str(run), "sqlite:////proc/nowhere/mlflow.db", "promolift-uplift", version, guardrails=fast)
