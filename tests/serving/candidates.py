@@ -20,7 +20,7 @@ RECORD = {"id": "value/aipw", "value": 12.0, "interval": [4.0, 20.0], "unit": "c
 FAST = """alpha: 0.05
 first_look: 20
 slow_ms: 5000
-margins: {failed: 0.05, degraded: 0.05, slow: 0.05, no_promo: 0.3, mix: 0.3, spend: 500}
+margins: {failed: 0.05, degraded: 0.05, slow: 0.05, no_promo: 0.3, mix: 0.15, spend: 500}
 stages:
   shadow: {decisions: 10, hours: 0}
   canary_10: {decisions: 30, hours: 0}

@@ -47,11 +47,9 @@ def traffic(served: dict[str, Any]) -> Iterator[Counter[str]]:
     stop = threading.Event()
 
     def ask() -> None:
-        number = 0
         with client_of(served) as client:
             while not stop.is_set():
-                number += 1
-                body = {"request_id": uuid.uuid4().hex, "shopper_id": f"s{number % 400}", "moment": "2017-12-01T10:00:00Z"}
+                body = {"request_id": uuid.uuid4().hex, "shopper_id": uuid.uuid4().hex, "moment": "2017-12-01T10:00:00Z"}
                 answer = client.post(DECIDE, json=body | {"deadline_ms": 5_000})
                 failed = answer.status_code != 200 or "graph_unavailable" in answer.json()["degraded"]
                 met["failed" if failed else answer.json()["versions"].get("predictor", "none").split("-")[0]] += 1
@@ -108,7 +106,7 @@ def test_a_broken_guardrail_rolls_back_within_one_look_and_says_why(run: Path, t
         move = of(run, version, tmp_path, canary=400)
         while met["linear"] < 20:
             time.sleep(0.1)
-        assert move.advance("shadow") and report(run, "shadow", version)["mix_shift"]["deli_10"] > 0.5
+        assert move.advance("shadow") and report(run, "shadow", version)["mix_shift"]["deli_10"] > 0.2
         # What the shadow foretold would excuse the canary; a reviewer who overlooked it is what guardrails are for.
         (run / "rollout" / f"shadow-{version}.json").unlink()
         assert move.advance("canary_10") is False

@@ -1,0 +1,215 @@
+"""The reviewer's page in a real browser and over its API: who may act, what is shown, what is refused."""
+
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from promolift.contracts.artifacts import write_json
+from promolift.promotion.actions import Review, dossier_place
+from promolift.promotion.dossier import dossier_hash
+from promolift.promotion.trail import Entry
+from promolift.promotion.trail_table import TrailTable
+from serving.kserve.listen import bind
+from serving.review.app import ReviewApp, application
+from serving.review.pages import Pages
+from serving.review.people import People, add_person
+from tests.serving.candidates import write_dossier
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+ROLES = {"bea": ["reviewer"], "ann": ["author", "reviewer"], "vic": ["viewer"]}
+
+
+@dataclass
+class Served:
+    """A page that is served: its address, tokens by name, and what it acts on."""
+
+    url: str
+    tokens: dict[str, str]
+    review: Review
+    started: list[str]
+    reports: Path
+
+
+def registered(lake: Path, version: str) -> None:
+    dossier = write_dossier(Path(dossier_place(lake, version)), f"linear-{version}")
+    entry = Entry(0, version, f"linear-{version}", "register", "candidate", "candidate", "ann", datetime.now(UTC), "passed the gate")
+    TrailTable(lake).append(replace(entry, evidence=dossier_hash(dossier)))
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    lake, reports, people = tmp_path / "lake", tmp_path / "rollout", tmp_path / "people.json"
+    registered(lake, "1")
+    registered(lake, "2")
+    tokens = {name: add_person(people, name, roles) for name, roles in ROLES.items()}
+    review, started = Review(lake, TrailTable(lake), "k" * 32), list[str]()
+    app = application(ReviewApp(review, Pages(review, reports), People(people), started.append, secure=False))
+    listener = bind("127.0.0.1:0")
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", tokens, review, started, reports)
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        pytest.fail(f"There is no {CHROMIUM}; `make setup` installs Chromium, or name another with CHROMIUM.")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, served: Served) -> Iterator[Page]:
+    context = browser.new_context(base_url=served.url, viewport={"width": 1200, "height": 900})
+    yield context.new_page()
+    context.close()
+
+
+def sign_in(page: Page, served: Served, name: str) -> None:
+    page.goto("/")
+    page.get_by_label("Your token").fill(served.tokens[name])
+    page.get_by_role("button", name="Sign in").press("Enter")
+    expect(page.get_by_role("heading", name="Model versions")).to_be_visible()
+
+
+def picture(page: Page, name: str) -> None:
+    """A screenshot for docs/review.md, where PICTURES names their folder."""
+    if folder := os.environ.get("PICTURES"):
+        page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def guardrails(served: Served, status: str) -> None:
+    guard = {"name": "slow", "status": status, "value": 0.4, "bound": 0.2, "limit": 0.05, "detail": "slower than 50 ms: +0.4, surely +0.2"}
+    report = {"stage": "canary_10", "at": "2026-01-01T00:00:00+00:00", "canary": 120, "control": 1080, "guards": [guard]}
+    write_json(served.reports / "guardrails-1.json", report)
+
+
+def moved(served: Served, source: str, to: str, reason: str, actor: str = "promotion") -> None:
+    entry = Entry(0, "1", "linear-1", "move", source, to, actor, datetime.now(UTC), reason)  # type: ignore[arg-type]
+    served.review.trail.append(replace(entry, evidence=served.review.standing("1").last.evidence))
+
+
+def test_a_reviewer_approves_and_sees_a_canary_break_and_go_back(page: Page, served: Served):
+    sign_in(page, served, "bea")
+    picture(page, "versions")
+    page.get_by_role("link", name="Version 1").click()
+    expect(page.get_by_text("12 cents per decision more than no promo")).to_be_visible()
+    expect(page.get_by_text("Weakest segment: area=b")).to_be_visible()
+    picture(page, "dossier")
+    page.get_by_label("Reason to approve").fill("evidence read, spend is in budget")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_text("evidence read, spend is in budget").first).to_be_visible()
+    assert served.started == ["1"]
+    assert served.review.standing("1").approval is not None
+    moved(served, "candidate", "shadow", "approved by bea")
+    moved(served, "shadow", "canary_10", "approved by bea")
+    guardrails(served, "broken")
+    page.reload()
+    expect(page.locator("td.broken")).to_have_text("broken")
+    expect(page.locator("td.broken")).to_have_css("color", "rgb(164, 14, 38)")
+    picture(page, "broken")
+    moved(served, "canary_10", "rolled_back", "slow: slower than 50 ms", "guardrails")
+    page.reload()
+    expect(page.get_by_role("heading", name="Version 1: rolled back")).to_be_visible()
+    expect(page.get_by_text("by guardrails: slow: slower than 50 ms")).to_be_visible()
+    page.get_by_role("link", name="Trail").click()
+    expect(page.get_by_text(re.compile("All links verified"))).to_be_visible()
+    picture(page, "trail")
+
+
+@pytest.mark.parametrize(("name", "said"), [("vic", "You may look; a reviewer decides."), ("ann", "You trained it, so another reviewer")])
+def test_who_may_not_approve_is_shown_no_form(page: Page, served: Served, name: str, said: str):
+    sign_in(page, served, name)
+    page.goto("/versions/1")
+    expect(page.get_by_text(said)).to_be_visible()
+    expect(page.get_by_role("button", name="Approve")).to_have_count(0)
+
+
+@pytest.mark.parametrize("place", ["/", "/versions/1", "/trail", "/sign-in"])
+def test_pages_are_accessible_and_fit_a_phone(browser: Browser, served: Served, place: str):
+    context = browser.new_context(base_url=served.url, viewport={"width": 360, "height": 740}, bypass_csp=True)
+    page = context.new_page()
+    sign_in(page, served, "bea")
+    page.goto(place)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
+def test_the_keyboard_alone_is_enough(page: Page, served: Served):
+    sign_in(page, served, "bea")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    page.goto("/versions/2")
+    page.get_by_label("Reason to refuse").focus()
+    page.keyboard.type("spends too much")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Version 2: refused")).to_be_visible()
+
+
+def api(served: Served, name: str, version: str, act: str, **body: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {served.tokens[name]}"}
+    return httpx.post(f"{served.url}/v1/versions/{version}/{act}", json=body, headers=headers, timeout=10)
+
+
+def test_the_api_holds_everybody_to_the_same_rules(served: Served):
+    evidence = served.review.evidence("1")
+    given = {"reason": "read", "up_to": "canary_10", "evidence": evidence}
+    refused = [api(served, name, "1", "approve", **given) for name in ("vic", "ann")]
+    changed = api(served, "bea", "1", "approve", **{**given, "evidence": "0" * 64})
+    wordless, unknown = api(served, "bea", "1", "approve", **{**given, "reason": " "}), api(served, "bea", "7", "refuse", reason="no")
+    assert [answer.status_code for answer in (*refused, changed, wordless, unknown)] == [409, 409, 409, 400, 400]
+    assert "nobody approves his own" in refused[1].json()["detail"] and "read it again" in changed.json()["detail"]
+    assert len(served.review.trail.entries()) == 2
+    done = api(served, "bea", "1", "approve", **given)
+    assert (done.status_code, done.json()["actor"]) == (200, "bea")
+    assert httpx.get(f"{served.url}/v1/versions", timeout=10).status_code == 401
+
+
+def test_forms_cookies_and_headers_are_guarded(served: Served):
+    with httpx.Client(base_url=served.url, timeout=10) as client:
+        assert client.get("/versions/1").headers["location"] == "/sign-in"
+        wrong = client.post("/sign-in", data={"token": "guess"})
+        assert (wrong.status_code, "The token is unknown" in wrong.text) == (401, True)
+        cookie = client.post("/sign-in", data={"token": served.tokens["bea"]}).headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+        forged = client.post("/versions/1/refuse", data={"reason": "no", "csrf": "guess"})
+        assert (forged.status_code, served.review.standing("1").stage) == (403, "candidate")
+        headers = client.get("/").headers
+        assert "frame-ancestors 'none'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
+        tries = [client.post("/sign-in", data={"token": "guess"}).status_code for _ in range(25)]
+        assert tries[-1] == 429
+
+
+def test_changed_evidence_is_said_instead_of_shown(page: Page, served: Served):
+    (Path(dossier_place(served.review.lake, "1")) / "verdict.json").write_text("{}")
+    sign_in(page, served, "bea")
+    page.goto("/versions/1")
+    expect(page.get_by_role("alert")).to_contain_text("was changed after it was sealed")
+    page.get_by_label("Reason to approve").fill("did not look")
+    page.get_by_role("button", name="Approve").click()
+    expect(page.get_by_role("alert").first).to_contain_text("was changed after it was sealed")
+    assert served.review.standing("1").approval is None
