@@ -5,7 +5,7 @@ readout. Groups are compared as assigned (by bucket), whoever answered: a reques
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -107,19 +107,22 @@ def read_limits(path: Path = FILE) -> Limits:
 
 def judge(rows: Sequence[Seen], share: float, limits: Limits, foretold: Foretold, planned: int) -> list[Guard]:
     """Every guardrail's answer to the decisions so far. `share`: of shoppers in the canary; `planned`: its decisions at the horizon."""
-    table = _Table(rows)
-    guards = [_propensities(rows), _ratio(table, share, limits.alpha / TESTS)]
+    return judge_columns(Columns.of(rows), share, limits, foretold, planned)
+
+
+def judge_columns(table: "Columns", share: float, limits: Limits, foretold: Foretold, planned: int) -> list[Guard]:
+    """`judge` for decisions in columns."""
+    guards = [_propensities(table), _ratio(table, share, limits.alpha / TESTS)]
     if min(table.canary.sum(), (~table.canary).sum()) < limits.first_look:
         early = f"looked at from {limits.first_look} decisions of each group on; there are {table.canary.sum()} of the canary"
         return [*guards, *(Guard(name, "too early", None, None, limit, early) for name, limit in _means(limits))]
-    alpha, rows_planned = limits.alpha / TESTS, planned * (1.0 - share)
-    test = _Test(table, alpha, rows_planned)
-    margins = limits.margins
+    test, margins = _Test(table, limits.alpha / TESTS, planned * (1.0 - share)), limits.margins
+    none = table.promo == NO_PROMO
     guards += [
         test.more("failed", table.failed, margins.failed, "answered without graph, model or ledger"),
         test.more("degraded", table.degraded, margins.degraded, "answered with less than was asked for"),
         test.more("slow", table.ms > limits.slow_ms, margins.slow, f"slower than {limits.slow_ms:g} ms"),
-        test.off("no_promo", {NO_PROMO: table.promo == NO_PROMO}, {NO_PROMO: foretold.no_promo}, margins.no_promo),
+        test.off("no_promo", {NO_PROMO: none}, {NO_PROMO: foretold.no_promo}, margins.no_promo),
         test.off("mix", table.by_promo(), foretold.mix, margins.mix),
         test.more("spend", table.cents, margins.spend + foretold.cents, "cents reserved a decision"),
     ]
@@ -135,27 +138,42 @@ def _means(limits: Limits) -> list[tuple[str, float]]:
     return [(name, getattr(limits.margins, name)) for name in names]
 
 
-class _Table:
-    """The decisions in columns."""
+@dataclass(frozen=True)
+class Columns:
+    """Decisions [n] in columns: group, promo, shopper, failed, degraded, milliseconds, cents reserved, propensity."""
 
-    def __init__(self, rows: Sequence[Seen]) -> None:
-        self.canary = np.array([row.canary for row in rows], dtype=bool)
-        self.promo = np.array([row.promo_id for row in rows], dtype=object)
-        self.shopper = np.array([row.shopper_id for row in rows], dtype=object).astype(str)
-        self.failed = np.array([row.reason in FAILED for row in rows], dtype=bool)
-        self.degraded = np.array([row.degraded for row in rows], dtype=bool)
-        self.ms = np.array([row.ms for row in rows], dtype=np.float64)
-        self.cents = np.array([row.cents for row in rows], dtype=np.float64)
+    canary: NDArray[np.bool_]
+    promo: NDArray[np.generic]
+    shopper: NDArray[np.generic]
+    failed: NDArray[np.bool_]
+    degraded: NDArray[np.bool_]
+    ms: Floats
+    cents: Floats
+    propensity: Floats
+
+    @classmethod
+    def of(cls, rows: Sequence[Seen]) -> "Columns":
+        """The columns of rows."""
+        return cls(
+            np.array([row.canary for row in rows], dtype=bool), np.array([row.promo_id for row in rows], dtype=np.str_),
+            np.array([row.shopper_id for row in rows], dtype=np.str_), np.array([row.reason in FAILED for row in rows], dtype=bool),
+            np.array([row.degraded for row in rows], dtype=bool), np.array([row.ms for row in rows], dtype=np.float64),
+            np.array([row.cents for row in rows], dtype=np.float64), np.array([row.propensity for row in rows], dtype=np.float64),
+        )  # fmt: skip
+
+    def first(self, count: int) -> "Columns":
+        """The first `count` decisions."""
+        return Columns(*(getattr(self, one.name)[:count] for one in fields(self)))
 
     def by_promo(self) -> dict[str, NDArray[np.bool_]]:
         """Which decisions gave which promo."""
-        return {str(name): self.promo == name for name in sorted(set(self.promo.tolist()) - {NO_PROMO})}
+        return {str(name): self.promo == name for name in np.unique(self.promo) if name != NO_PROMO}
 
 
 class _Test:
     """Compares the two groups of one table, with a probability `alpha` of a false alarm a guardrail."""
 
-    def __init__(self, table: _Table, alpha: float, planned: float) -> None:
+    def __init__(self, table: Columns, alpha: float, planned: float) -> None:
         self._table, self._alpha, self._planned = table, alpha, planned
         self._codes = {side: encode(table.shopper[table.canary == side])[0] for side in (True, False)}
 
@@ -187,16 +205,17 @@ class _Test:
         return Guard(name, "broken" if bound > limit else "holds", float(value), float(max(bound, -1e9)), limit, sentence)
 
 
-def _propensities(rows: Sequence[Seen]) -> Guard:
+def _propensities(table: Columns) -> Guard:
     """No canary decision may lack the probability of its arm: without it, it can never be valued."""
-    missing = sum(row.canary and not 0.0 < row.propensity <= 1.0 for row in rows)
+    sound = (table.propensity > 0.0) & (table.propensity <= 1.0)
+    missing = int((table.canary & ~sound).sum())
     sentence = f"{missing} decisions of the canary lack the probability of their arm"
     return Guard("propensities", "broken" if missing else "holds", float(missing), None, 0.0, sentence)
 
 
-def _ratio(table: _Table, share: float, alpha: float) -> Guard:
+def _ratio(table: Columns, share: float, alpha: float) -> Guard:
     """Shoppers by group against the share that the graph says."""
-    inside, outside = (len(set(table.shopper[side].tolist())) for side in (table.canary, ~table.canary))
+    inside, outside = (len(np.unique(table.shopper[side])) for side in (table.canary, ~table.canary))
     p = mismatch(inside, outside, share)
     sentence = f"{inside} shoppers in the canary, {outside} in the control; {share:.0%} were to be in it (anytime-valid p = {p:.3g})"
     return Guard("sample_ratio", "broken" if p < alpha else "holds", p, None, alpha, sentence)
