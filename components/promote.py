@@ -23,7 +23,7 @@ from promolift.promotion.approval import approval_key, need_approval
 from promolift.promotion.graph_change import changed, diff, graph_hash, need_exchangeable, window_of
 from promolift.promotion.guardrails import Limits, read_limits
 from promolift.promotion.stages import PATH, SHARE, Stage, next_stage
-from promolift.promotion.trail import Entry, Standing, standings
+from promolift.promotion.trail import Entry, Standing
 from promolift.promotion.trail_table import TrailTable
 from promolift.settings import load
 
@@ -104,7 +104,7 @@ class Promotion:
 
     def standing(self) -> Standing:
         """Where the version is. Raises InputError for one that the trail does not know."""
-        found = standings(self.trail.entries()).get(self.version)
+        found = self.trail.standings().get(self.version)
         if found is None:
             raise InputError(f"Version {self.version} is unknown to the trail; `status` lists those that it knows.")
         return found
@@ -126,7 +126,7 @@ class Promotion:
                 f"The graph was edited by hand: it is {standing[:12]}, the trail's last move left {newest.graph[:12]}. Restore "
                 f"{self.target.folder / 'rollout/graph.yaml'} from the trail's stage, or roll the version back. Nothing was moved."
             )
-        now = standings(self.trail.entries())[newest.version]
+        now = self.trail.standings()[newest.version]
         self.say(f"an earlier promotion ended in the middle: bringing version {now.version} to {now.stage}")
         self._apply(now, now.stage)
 
@@ -150,7 +150,7 @@ class Promotion:
         evidence = self.registry.evidence(self.version)
         reason = f"approved by {now.approval.actor}" if now.approval else "approved"
         entries = [self._entry(now, stage, ACTOR, reason, {})]
-        former = standings(self.trail.entries()).get(self.registry.champion()) if stage == "champion" else None
+        former = self.trail.standings().get(self.registry.champion()) if stage == "champion" else None
         if former is not None and former.stage == "champion":
             entries.append(self._entry(former, "retired", ACTOR, f"version {self.version} took its place", {}))
         self.target.served()
@@ -233,12 +233,12 @@ class Promotion:
         return self.target.folder / "rollout" / f"{name}-{self.version}.json"
 
     def _began(self, stage: Stage) -> datetime:
-        moves = [e for e in self.trail.entries() if e.version == self.version and e.stage_to == stage and e.stage_from != stage]
+        moves = [e for e in self.trail.history(self.version) if e.stage_to == stage and e.stage_from != stage]
         return moves[-1].at
 
     def _former(self) -> Standing | None:
         """The version that this one replaced."""
-        found = standings(self.trail.entries())
+        found = self.trail.standings()
         retired = [e for e in self.trail.entries() if e.stage_to == "retired" and found[e.version].stage == "retired"]
         return found[retired[-1].version] if retired else None
 

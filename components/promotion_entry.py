@@ -7,7 +7,7 @@ from typing import Any
 from promolift.promotion.actions import dossier_place
 from promolift.promotion.dossier import dossier_hash
 from promolift.promotion.stages import Stage
-from promolift.promotion.trail import Entry, standings
+from promolift.promotion.trail import Entry
 from promolift.promotion.trail_table import TrailTable
 from promolift.storage import copy
 
@@ -19,7 +19,7 @@ def enter(lake: str, registered: dict[str, Any], dossier: str) -> None:
     """
     trail = TrailTable(lake)
     version, tags = str(registered["version"]), registered["tags"]
-    if version in standings(trail.entries()) or tags["verdict"] != "promoted":
+    if version in trail.standings() or tags["verdict"] != "promoted":
         return
     reigns = "champion" in registered["aliases"]
     stage: Stage = "champion" if reigns else "candidate"

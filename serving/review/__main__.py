@@ -13,7 +13,6 @@ from promolift.errors import InputError, PromoliftError
 from promolift.promotion.actions import Review
 from promolift.promotion.approval import approval_key
 from promolift.promotion.stages import PATH
-from promolift.promotion.trail import standings
 from promolift.promotion.trail_table import TrailTable
 from promolift.settings import load
 from serving.kserve.listen import bind
@@ -56,7 +55,9 @@ def review_of(folder: Path) -> Review:
 def _serve(options: argparse.Namespace) -> int:
     review, people = review_of(options.run_folder), People(options.people or options.run_folder / "rollout" / "people.json")
     follow = _promoter(options.run_folder, options.guardrails) if options.promote else None
-    app = application(ReviewApp(review, Pages(review, options.run_folder / "rollout"), people, follow, options.secure))
+    pages = Pages(review, options.run_folder / "rollout")
+    pages.prepare()
+    app = application(ReviewApp(review, pages, people, follow, options.secure))
     listener = bind(options.listen)
     host, port = listener.getsockname()[:2]
     print(f"review listens on http://{host}:{port}", flush=True)
@@ -86,7 +87,7 @@ def _add(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     review = review_of(options.run_folder)
-    for one in standings(review.trail.entries()).values():
+    for one in review.trail.standings().values():
         paused = ", paused" if one.paused else ""
         print(f"version {one.version:<4} {one.stage}{paused:<10} {one.model}  {one.last.action} by {one.last.actor}: {one.last.reason}")
     print(f"{len(review.trail.entries())} entries, chain sound")

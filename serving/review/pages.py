@@ -10,11 +10,11 @@ from typing import Any
 from promolift.errors import InputError, PromoliftError
 from promolift.promotion.actions import Review, dossier_place
 from promolift.promotion.stages import LIVE, PATH
-from promolift.promotion.trail import Entry, Standing, standings
-from promolift.storage import copy
+from promolift.promotion.trail import Entry, Standing
+from promolift.storage import copy, exists
 
 SHOWN = 200
-"""Entries of the trail on one page."""
+"""Entries or versions on one page."""
 FIGURES = {
     "spend": "Profit against spend, every policy", "curves": "Gain as more shoppers are treated",
     "calibration": "Predicted against measured",
@@ -29,17 +29,22 @@ class Pages:
         self._review, self._reports = review, reports
         self._dossiers: dict[str, dict[str, Any]] = {}
 
+    def prepare(self) -> None:
+        """Read and verify the trail, and load what copies dossiers, so that the first page does not wait for it."""
+        self.versions()
+        exists(self._review.lake)
+
     def versions(self) -> dict[str, Any]:
-        """Every version: the one that reigns, those on their way, candidates, and the rest, newest first."""
-        found = list(reversed(standings(self._review.trail.entries()).values()))
+        """SHOWN versions: the one that reigns, those on their way, candidates, and the rest, newest first."""
+        found = list(self._review.trail.standings().values())[::-1]
         order = ("champion", *LIVE, "candidate")
         ranked = sorted(found, key=lambda one: order.index(one.stage) if one.stage in order else len(order))
-        return {"versions": ranked, "chain": self._chain()}
+        return {"versions": ranked[:SHOWN], "count": len(ranked), "chain": self._chain()}
 
     def version(self, version: str) -> dict[str, Any]:
         """One version's dossier, guardrails, history and what may be done with it. Raises InputError for an unknown one."""
         now = self._review.standing(version)
-        history = [entry for entry in self._review.trail.entries() if entry.version == version]
+        history = self._review.trail.history(version)
         return {
             "now": now, "dossier": self._dossier(now), "history": list(reversed(history)), "author": self._review.author(version),
             "champion": self._review.champion(), "guardrails": self._report("guardrails", version),

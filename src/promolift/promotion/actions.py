@@ -10,7 +10,7 @@ from promolift.errors import ConflictError, InputError
 from promolift.promotion.approval import Person, need_other, signed
 from promolift.promotion.dossier import dossier_hash
 from promolift.promotion.stages import LIVE, Stage
-from promolift.promotion.trail import Action, Entry, Standing, standings
+from promolift.promotion.trail import Action, Entry, Standing
 from promolift.promotion.trail_table import TrailTable
 from promolift.storage import Place, copy
 
@@ -34,18 +34,18 @@ class Review:
 
     def standing(self, version: str) -> Standing:
         """Where the version is. Raises InputError for one that the trail does not know."""
-        found = standings(self.trail.entries()).get(version)
+        found = self.trail.standings().get(version)
         if found is None:
             raise InputError(f"Version '{version}' is unknown; the list of candidates has those that training registered.")
         return found
 
     def author(self, version: str) -> str:
         """Who registered the version."""
-        return next(e.actor for e in self.trail.entries() if e.version == version and e.action == "register")
+        return next(e.actor for e in self.trail.history(version) if e.action == "register")
 
     def champion(self) -> str:
         """The version that reigns; "" for none."""
-        return next((v for v, standing in standings(self.trail.entries()).items() if standing.stage == "champion"), "")
+        return next((v for v, standing in self.trail.standings().items() if standing.stage == "champion"), "")
 
     def approve(self, person: Person, version: str, reason: str, up_to: Stage, evidence: str) -> Entry:
         """Approve it up to a stage. `evidence`: the hash of what the approver has read.

@@ -7,7 +7,7 @@ elsewhere (the registry's tags have it) to see that too.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal, get_args
@@ -93,9 +93,9 @@ def verify(entries: Iterable[Entry], before: Entry | None = None) -> str:
     return ""
 
 
-def standings(entries: Sequence[Entry]) -> dict[str, Standing]:
-    """Every version's standing, in the order in which they were first told of."""
-    found: dict[str, Standing] = {}
+def standings(entries: Iterable[Entry], earlier: Mapping[str, Standing] | None = None) -> dict[str, Standing]:
+    """Every version's standing, in the order in which they were first told of; `earlier`: what the entries before these add up to."""
+    found = dict(earlier) if earlier else {}
     for entry in entries:
         found[entry.version] = _after(found.get(entry.version), entry)
     return found
@@ -114,16 +114,14 @@ def _after(earlier: Standing | None, entry: Entry) -> Standing:
     return Standing(entry.version, entry.model, entry.stage_to, paused, approval, entry, wish)
 
 
-def check(entry: Entry, entries: Sequence[Entry]) -> None:
+def check(entry: Entry, last: Entry | None, found: Mapping[str, Standing]) -> None:
     """Raises ConflictError for a move that the standing does not allow, InputError for one without actor, reason or a sound clock."""
     if not entry.actor or not entry.reason.strip():
         raise InputError("Every change of a version needs an actor and a reason; say why.")
-    last = entries[-1] if entries else None
     if last is not None and entry.at < last.at:
         raise InputError(
             f"The clock says {_iso(entry.at)}, but the trail's last entry is of {_iso(last.at)}; set the clock right. Nothing was changed."
         )
-    found = standings(entries)
     now = found.get(entry.version)
     if entry.action == "register":
         return

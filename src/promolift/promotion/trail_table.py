@@ -4,7 +4,7 @@ Delta's commit is the lock: a version of the table is made once, so of two that 
 that was refused, or a process that died before, leaves the trail as it was.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
 from deltalake import CommitProperties, DeltaTable, write_deltalake
@@ -13,7 +13,7 @@ from deltalake.exceptions import DeltaError
 from promolift.contracts.tables import PROMOTIONS
 from promolift.delta_rows import Row, arrow_table, created, rows_of
 from promolift.errors import ConflictError, PromoliftError, UnavailableError
-from promolift.promotion.trail import Entry, check, linked, verify
+from promolift.promotion.trail import Entry, Standing, check, linked, standings, verify
 from promolift.storage import Place, is_remote
 
 COMPACT_EVERY = 200
@@ -27,6 +27,8 @@ class TrailTable:
         self._place = f"{lake}/{PROMOTIONS.path}".replace("s3a://", "s3://")
         self._lake = self._place.removesuffix(f"/{PROMOTIONS.path}")
         self._entries: list[Entry] = []
+        self._standings: dict[str, Standing] = {}
+        self._histories: dict[str, list[Entry]] = {}
         self._version = -1
         self._table: DeltaTable | None = None
 
@@ -37,6 +39,16 @@ class TrailTable:
         except (DeltaError, OSError) as problem:
             raise UnavailableError(f"The trail of promotions {self._place} cannot be read ({problem}); nothing was changed.") from problem
         return self._entries
+
+    def standings(self) -> Mapping[str, Standing]:
+        """Every version's standing. Raises as `entries` does."""
+        self.entries()
+        return self._standings
+
+    def history(self, version: str) -> Sequence[Entry]:
+        """The entries of one version. Raises as `entries` does."""
+        self.entries()
+        return self._histories.get(version, [])
 
     def _read(self) -> None:
         if self._table is None:
@@ -51,6 +63,9 @@ class TrailTable:
         if wrong := verify(new, last):
             raise PromoliftError(f"The trail of promotions {self._place} is broken: {wrong}. Nothing is moved until somebody has looked.")
         self._entries += new
+        self._standings = standings(new, self._standings)
+        for entry in new:
+            self._histories.setdefault(entry.version, []).append(entry)
         self._version = self._table.version()
 
     def append(self, *entries: Entry) -> Sequence[Entry]:
@@ -58,12 +73,13 @@ class TrailTable:
 
         Raises ConflictError for a move that the trail does not allow or that another one came before, InputError, UnavailableError.
         """
-        known = list(self.entries())
-        sealed: list[Entry] = []
+        known = self.entries()
+        last, found, sealed = known[-1] if known else None, self._standings, list[Entry]()
         for entry in entries:
-            check(entry, known)
-            sealed.append(linked(entry, known[-1] if known else None))
-            known.append(sealed[-1])
+            check(entry, last, found)
+            last = linked(entry, last)
+            found = standings([last], found)
+            sealed.append(last)
         self._write([asdict(entry) for entry in sealed])
         return sealed
 
