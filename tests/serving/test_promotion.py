@@ -78,10 +78,11 @@ def stages(run: Path) -> dict[str, str]:
     return {version: one.stage for version, one in standings(review_of(run).trail.entries()).items()}
 
 
-def test_an_approved_candidate_becomes_champion_and_no_shopper_notices(run: Path, tmp_path: Path):
+@pytest.mark.parametrize("options", [(), ("--fused",)])
+def test_an_approved_candidate_becomes_champion_and_no_shopper_notices(run: Path, tmp_path: Path, options: tuple[str, ...]):
     version = add_candidate(run, "second", seed=2)
     approved(run, version)
-    with serving(run) as served, traffic(served) as met:
+    with serving(run, *options) as served, traffic(served) as met:
         move = of(run, version, tmp_path)
         while met["linear"] < 20:
             time.sleep(0.1)
