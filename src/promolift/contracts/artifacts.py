@@ -21,8 +21,7 @@ run folder (DIR of `pipelines.run` and `pipelines.demo`)
 ├── serving.json serving.log logs/   while it is served: where; what the server and each of its programs printed
 ├── api_keys.json token_keys.json    hashes of the served engine's API keys; the secret that signs its tokens
 ├── versions/                        rules, policies and models by version, from which logged decisions are made again
-├── rollout/                         graph.yaml that stands, candidate/ its model, urls.json where its steps answer; of promotions:
-│                                    registry/, shadow-<version>.json, guardrails-<version>.json, approval_key, people.json
+├── rollout/                         graph.yaml that stands, candidate/ its model; what promotions bring, look at and print
 └── undelivered.jsonl undelivered.taken undelivered.unreadable   answers given while the ledger was away; a record cut off
 
 lake/
