@@ -7,15 +7,15 @@ trail has it is rolled back by itself.
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from components.promotion_registry import Registry
 from components.promotion_target import RunTarget
-from components.promotion_watch import broken, look, record, seen_since
+from components.promotion_watch import SeenLog, broken, look, record
 from components.subprogram import run_program
 from promolift.contracts.artifacts import read_manifest, write_json
 from promolift.errors import ConflictError, InputError, PromoliftError
@@ -27,9 +27,9 @@ from promolift.promotion.trail import Entry, Standing
 from promolift.promotion.trail_table import TrailTable
 from promolift.settings import load
 
-LOOK_S = 1.0
+LOOK_S, SHADOW_S = 1.0, 5.0
+"""Between two looks at a canary, and between two of a shadow, each of which starts a program."""
 ACTOR = "promotion"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,6 @@ class Promotion:
     trail: TrailTable
     terms: Terms
     version: str
-    say: Say = field(default=lambda line: print(line, flush=True))
 
     def advance(self, to: str) -> bool:
         """Bring the version to the stage `to` and watch it there; whether it may go on. True at once where it is further already.
@@ -63,8 +62,12 @@ class Promotion:
         if stage is None:
             raise InputError(f"A version is promoted to one of {', '.join(PATH[1:])}, not to '{to}'.")
         now = self.standing()
+        if now.wish is not None:
+            self.roll_back(now.wish.actor, now.wish.reason)
+            return False
+        self.settle()
         if now.stage not in PATH:
-            self.say(f"version {self.version} is {now.stage}: it goes nowhere")
+            _say(f"version {self.version} is {now.stage}: it goes nowhere")
             return False
         if PATH.index(now.stage) > PATH.index(stage):
             return True
@@ -97,10 +100,10 @@ class Promotion:
             entries.append(self._entry(before, "champion", actor, f"back, since {self.version} was rolled back", {}))
         self.trail.append(*entries)
         self._apply(now, "rolled_back", champion=before)
-        self.registry.mirror(self.version, "rolled_back", entries[0].evidence)
+        self._mirror(entries)
         if before is not None:
             self.registry.crown(before.version)
-        self.say(f"version {self.version} is rolled back: {reason}")
+        _say(f"version {self.version} is rolled back: {reason}")
 
     def standing(self) -> Standing:
         """Where the version is. Raises InputError for one that the trail does not know."""
@@ -118,54 +121,59 @@ class Promotion:
         if not moves:
             return
         standing, newest = graph_hash(self.target.graph()), moves[-1]
-        crowned = newest.stage_to == "champion" and self._serving() != newest.model
-        if standing == newest.graph and not crowned:
+        crowned = newest.stage_to != "champion" or (self.target.champion().version, self.registry.champion()) == (
+            newest.model,
+            newest.version,
+        )
+        if standing == newest.graph and crowned:
             return
-        if standing not in {entry.graph for entry in moves[-3:]}:
+        if standing not in {entry.graph for entry in moves[-3:]}:  # the newest move has at most two entries, then the one before it
             raise ConflictError(
                 f"The graph was edited by hand: it is {standing[:12]}, the trail's last move left {newest.graph[:12]}. Restore "
                 f"{self.target.folder / 'rollout/graph.yaml'} from the trail's stage, or roll the version back. Nothing was moved."
             )
         now = self.trail.standings()[newest.version]
-        self.say(f"an earlier promotion ended in the middle: bringing version {now.version} to {now.stage}")
+        _say(f"an earlier promotion ended in the middle: bringing version {now.version} to {now.stage}")
         self._apply(now, now.stage)
+        if now.stage == "champion":
+            self.registry.crown(now.version)
 
     def _may_move(self, now: Standing, stage: Stage) -> bool:
-        if now.wish is not None:
-            self.roll_back(now.wish.actor, now.wish.reason)
-            return False
         if now.paused:
-            self.say(f"version {self.version} is paused by {now.last.actor}: {now.last.reason}")
+            _say(f"version {self.version} is paused by {now.last.actor}: {now.last.reason}")
             return False
         evidence = self.registry.evidence(self.version)
         moment, key, days = datetime.now(UTC), self.terms.key, self.terms.days
         up_to = need_approval(now, evidence, self.registry.champion(), now=moment, key=key, days=days)
         if PATH.index(stage) > PATH.index(up_to):
-            self.say(f"version {self.version} is approved up to {up_to}; a reviewer's approval of {stage} is needed to go on")
+            _say(f"version {self.version} is approved up to {up_to}; a reviewer's approval of {stage} is needed to go on")
             return False
         need_exchangeable(self.target.champion(), read_manifest(self.registry.model(self.version)))
         return True
 
     def _move(self, now: Standing, stage: Stage) -> None:
-        evidence = self.registry.evidence(self.version)
         reason = f"approved by {now.approval.actor}" if now.approval else "approved"
-        entries = [self._entry(now, stage, ACTOR, reason, {})]
         former = self.trail.standings().get(self.registry.champion()) if stage == "champion" else None
+        entries = [self._entry(now, stage, ACTOR, reason, {})]
         if former is not None and former.stage == "champion":
-            entries.append(self._entry(former, "retired", ACTOR, f"version {self.version} took its place", {}))
+            entries.insert(0, self._entry(former, "retired", ACTOR, f"version {self.version} took its place", {}))
         self.target.served()
-        self.registry.mirror(self.version, stage, evidence)
+        self._mirror(entries)
         self.trail.append(*entries)
         try:
             self._apply(now, stage)
             window = window_of(now.model, stage)
             if stage == "champion":
                 self.registry.crown(self.version)
-            probed = self.target.probe(window, self._serving(), now.model) if stage != "shadow" else "it serves nobody"
+            probed = self.target.probe(window, self.target.champion().version, now.model) if stage != "shadow" else "it serves nobody"
         except (PromoliftError, OSError) as problem:
             self.roll_back(ACTOR, f"the move to {stage} failed: {problem}")
             raise
-        self.say(f"version {self.version} is {stage}: {probed}")
+        _say(f"version {self.version} is {stage}: {probed}")
+
+    def _mirror(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.registry.mirror(entry.version, entry.stage_to)
 
     def _apply(self, now: Standing, stage: Stage, champion: Standing | None = None) -> None:
         graph = changed(self.target.graph(), now.model, stage)
@@ -174,53 +182,42 @@ class Promotion:
         self.target.put(graph, model if stage in SHARE else None, crowned)
 
     def _watch(self, stage: Stage) -> bool:
-        """Look at the stage until its horizon; false when it was rolled back, paused, or patience ended before."""
+        """Look at the stage until its horizon; false when it was rolled back, or patience ended before. A pause only holds it."""
         horizon, began = self.terms.limits.stages[stage], self._began(stage)  # type: ignore[index]
         deadline = time.monotonic() + self.terms.patience_s if self.terms.patience_s else float("inf")
+        window = window_of(self.standing().model, stage)
+        log = SeenLog(self.target.lake, began, window, self.terms.salt) if window else None
         while True:
             now = self.standing()
             if now.wish is not None:
                 self.roll_back(now.wish.actor, now.wish.reason)
                 return False
-            count = self._shadow() if stage == "shadow" else self._look(now, stage, began, horizon.decisions)
+            count = self._look(stage, log, horizon.decisions) if log else self._shadow()
             if count is None:
                 return False
             hours = (datetime.now(UTC) - began).total_seconds() / 3600
             if count >= horizon.decisions and hours >= horizon.hours and not now.paused:
-                self.say(f"version {self.version} has seen {count} decisions as {stage}, and no guardrail is broken")
+                _say(f"version {self.version} has seen {count} decisions as {stage}, and no guardrail is broken")
                 return True
             if time.monotonic() > deadline:
                 seen = f"{count} of {horizon.decisions} decisions, {hours:.1f} of {horizon.hours:g} h"
-                self.say(f"version {self.version} stays {stage}: {seen}; the same command goes on watching")
+                _say(f"version {self.version} stays {stage}: {seen}; the same command goes on watching")
                 return False
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S if log else SHADOW_S)
 
     def _shadow(self) -> int:
         """Have the candidate answer what was logged; how many decisions it has answered."""
-        model = self.registry.model(self.version)
-        found = run_program(
-            "serving.kserve",
-            [
-                "shadow",
-                "--run",
-                str(self.target.folder),
-                "--model",
-                str(model),
-                "--most",
-                str(2 * self.terms.limits.stages["shadow"].decisions),
-            ],
-        )[-1]
+        model, most = self.registry.model(self.version), 2 * self.terms.limits.stages["shadow"].decisions
+        arguments = ["shadow", "--run", str(self.target.folder), "--model", str(model), "--most", str(most)]
+        found = run_program("serving.kserve", arguments)[-1]
         write_json(self._report("shadow"), found)
         return int(found["decisions"])
 
-    def _look(self, now: Standing, stage: Stage, began: datetime, planned: int) -> int | None:
+    def _look(self, stage: Stage, log: SeenLog, planned: int) -> int | None:
         """One look at the guardrails: the canary's decisions so far, or None when one is broken and the version rolled back."""
-        window = window_of(now.model, stage)
-        if window is None:
-            raise InputError(f"The stage {stage} has no share of shoppers to look at.")
-        rows = seen_since(self.target.lake, began, window, self.terms.salt)
+        rows = log.read()
         shadow = json.loads(self._report("shadow").read_text(encoding="utf-8")) if self._report("shadow").exists() else {}
-        guards = look(rows, window, self.terms.limits, shadow, planned)
+        guards = look(rows, log.window, self.terms.limits, shadow, planned)
         inside = sum(row.canary for row in rows)
         report = record(guards, inside, len(rows) - inside) | {"stage": stage, "at": datetime.now(UTC).isoformat()}
         write_json(self._report("guardrails"), report)
@@ -242,10 +239,6 @@ class Promotion:
         retired = [e for e in self.trail.entries() if e.stage_to == "retired" and found[e.version].stage == "retired"]
         return found[retired[-1].version] if retired else None
 
-    def _serving(self) -> str:
-        manifest = self.target.champion()
-        return f"{manifest.name}-{manifest.sha256[:12]}"
-
     def _entry(self, now: Standing, stage: Stage, actor: str, reason: str, detail: dict[str, Any]) -> Entry:
         graph = graph_hash(changed(self.target.graph(), now.model, stage))
         text = json.dumps(detail, sort_keys=True, default=str)
@@ -253,14 +246,16 @@ class Promotion:
         return replace(made, evidence=now.last.evidence, champion=self.registry.champion())
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def promotion(
     folder: str, mlflow_uri: str, model_name: str, version: str, *, guardrails: str = "", patience_s: float = 0.0
 ) -> Promotion:  # fmt: skip
-    """The promotion of one version on what serves a run folder, by the settings of this process; what an earlier one left is settled."""
+    """The promotion of one version on what serves a run folder, by the settings of this process."""
     settings, place = load(), Path(folder).resolve()
     limits = read_limits(Path(guardrails)) if guardrails else read_limits()
     terms = Terms(approval_key(place, settings), settings.approval_days, limits, patience_s, settings.hash_salt)
     registry = Registry(mlflow_uri or f"sqlite:///{place / 'mlflow.db'}", model_name, place / "rollout" / "registry")
-    made = Promotion(RunTarget(place, settings.hash_salt), registry, TrailTable(place / "lake"), terms, version)
-    made.settle()
-    return made
+    return Promotion(RunTarget(place, settings.hash_salt), registry, TrailTable(place / "lake"), terms, version)

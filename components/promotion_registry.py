@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.register_model import AUTHOR, CHALLENGER, CHAMPION, DOSSIER, EVIDENCE, alias_version, registry_client
+from components.register_model import CHALLENGER, CHAMPION, DOSSIER, EVIDENCE, alias_version, registry_client
 from promolift.errors import InputError, UnavailableError
 from promolift.promotion.dossier import dossier_hash
 
@@ -18,18 +18,17 @@ class Registry:
 
     def __init__(self, uri: str, name: str, cache: Path) -> None:
         self._client, self._name, self._cache = registry_client(uri), name, cache
+        self._models: dict[str, Path] = {}
 
     def champion(self) -> str:
         """The version that reigns; "" for none."""
         return alias_version(self._client, self._name, CHAMPION) or ""
 
-    def author(self, version: str) -> str:
-        """Who trained it."""
-        return str(self._version(version).tags.get(AUTHOR, ""))
-
     def model(self, version: str) -> Path:
-        """The version's model folder, here."""
-        return self._brought(version, "model")
+        """The version's model folder, brought here once: what serves it checks its digest."""
+        if version not in self._models:
+            self._models[version] = self._brought(version, "model")
+        return self._models[version]
 
     def dossier(self, version: str) -> Path:
         """The version's dossier, brought here anew: what the registry has now is what counts."""
@@ -42,11 +41,10 @@ class Registry:
             raise InputError(f"The dossier of version {version} is {found[:12]}, but it was registered as {said[:12] or 'none'}.")
         return found
 
-    def mirror(self, version: str, stage: str, evidence: str) -> None:
-        """Say in the registry what the trail is going to say."""
+    def mirror(self, version: str, stage: str) -> None:
+        """Say in the registry where the trail has the version."""
         with _answering():
             self._client.set_model_version_tag(self._name, version, STAGE, stage)
-            self._client.set_model_version_tag(self._name, version, DOSSIER, evidence)
 
     def crown(self, version: str) -> None:
         """Make the version champion."""

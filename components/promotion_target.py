@@ -56,7 +56,7 @@ class RunTarget:
         fresh = self.folder / "rollout" / f"graph.{os.getpid()}"
         fresh.write_text(graph_text(graph), encoding="utf-8")
         fresh.replace(self.folder / "rollout" / "graph.yaml")
-        wanted = {"graph": graph_hash(graph), "model": _named(self.champion())}
+        wanted = {"graph": graph_hash(graph), "model": self.champion().version}
         deadline = time.monotonic() + APPLIED_S
         while any(self.served().get(key) != value for key, value in wanted.items()):
             if time.monotonic() > deadline:
@@ -101,10 +101,6 @@ class RunTarget:
                 return str(json.load(answer)["versions"].get("predictor", ""))
         except (OSError, urllib.error.URLError, ValueError, KeyError):
             return ""
-
-
-def _named(manifest: ModelManifest) -> str:
-    return f"{manifest.name}-{manifest.sha256[:12]}"
 
 
 def _exchange(model: Path, place: Path) -> None:

@@ -15,26 +15,31 @@ from promolift.policy.exploration import PROBE, rollout_bucket
 from promolift.promotion.graph_change import Window
 from promolift.promotion.guardrails import Foretold, Guard, Limits, Seen, judge
 
-COLUMNS = ("shopper_id", "promo_id", "reason", "reserved_cents", "latency_ms", "propensity", "envelope")
-HARMLESS = frozenset({"stale_features", "no_features", "out_of_support", "segment_prior", "expired_features"})
-"""Degradations that come from the shopper, not from the model that was asked."""
+COLUMNS = ("entry_id", "shopper_id", "promo_id", "reason", "reserved_cents", "latency_ms", "propensity", "envelope")
 
 
-def seen_since(lake: Path, since: datetime, window: Window, salt: str) -> list[Seen]:
-    """Decisions since a moment, without probes; groups by the shopper's bucket, whoever answered."""
-    if not DeltaTable.is_deltatable(str(lake / DECISIONS.path)):
-        return []
-    start = int(since.timestamp() * 1000)
-    # Entries are named by the ledger's clock in milliseconds, of 13 digits until the year 2286: text compares as numbers do.
-    rows = read_rows(lake / DECISIONS.path, COLUMNS, f"WHERE entry_id >= '{start}' AND shopper_id NOT LIKE '{PROBE}%'")
-    return [_seen(row, window, salt) for row in rows]
+class SeenLog:
+    """Decisions of the log since a moment, without probes; each is read once. Groups by the shopper's bucket, whoever answered."""
+
+    def __init__(self, lake: Path, since: datetime, window: Window, salt: str) -> None:
+        self._table, self.window, self._salt = lake / DECISIONS.path, window, salt
+        # Entries are named by the ledger's clock in milliseconds, of 13 digits until the year 2286: text compares as numbers do.
+        self._after = str(int(since.timestamp() * 1000))
+        self._rows: list[Seen] = []
+
+    def read(self) -> Sequence[Seen]:
+        """All of them so far."""
+        if DeltaTable.is_deltatable(str(self._table)):
+            new = read_rows(self._table, COLUMNS, f"WHERE entry_id > '{self._after}' AND shopper_id NOT LIKE '{PROBE}%' ORDER BY entry_id")
+            self._rows += [_seen(row, self.window, self._salt) for row in new]
+            self._after = new[-1]["entry_id"] if new else self._after
+        return self._rows
 
 
 def _seen(row: Row, window: Window, salt: str) -> Seen:
-    degraded = set(json.loads(row["envelope"]).get("degraded", ())) - HARMLESS
     return Seen(
         row["shopper_id"], rollout_bucket(row["shopper_id"], salt) in window, row["promo_id"], row["reason"], row["reserved_cents"],
-        row["latency_ms"], bool(degraded), row["propensity"],
+        row["latency_ms"], bool(json.loads(row["envelope"]).get("degraded")), row["propensity"],
     )  # fmt: skip
 
 

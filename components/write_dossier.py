@@ -20,18 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from deltalake import DeltaTable
 
 from components.register_model import code_commit
 from promolift.contracts.artifacts import ModelManifest, Verdict, read_manifest, read_source_card, read_verdict, write_json
 from promolift.contracts.promos import SourceCard
 from promolift.contracts.tables import EXPOSURES
-from promolift.delta_rows import rows_of
+from promolift.delta_rows import read_rows
 from promolift.promotion.dossier import seal
 from promolift.promotion.graph_change import changed, diff
 from promolift.promotion.guardrails import read_limits
 from promolift.promotion.stages import BUCKETS, SHARE
-from promolift.storage import delta_options
+from promolift.uplift.metrics import SPEND, VALUE
 
 GRAPH = Path(__file__).parent.parent / "serving/kserve/graph.yaml"
 COPIED = ("verdict.json", "metrics.json", "curves.png", "spend.png", "calibration.png")
@@ -69,9 +68,9 @@ def expected(metrics: dict[str, Any]) -> dict[str, Any]:
     measured, paired = chosen["metrics"], metrics["policies"]["chosen_less_other"]
     return {
         "unit": metrics["unit"], "budget_cents": metrics["budget_cents"],
-        "profit_over_no_promo": _told(measured["value/aipw"]), "snips": _told(chosen["policy"]["snips"]),
+        "profit_over_no_promo": _told(measured[VALUE.id]), "snips": _told(chosen["policy"]["snips"]),
         "profit_over_champion": _told(paired["champion"]) if "champion" in paired else None,
-        "spend": next((_told(record) for name, record in measured.items() if name.startswith("spend")), None),
+        "spend": _told(measured[SPEND.id]),
         "mix": chosen["policy"]["mix"],
     }  # fmt: skip
 
@@ -97,7 +96,7 @@ def weaknesses(verdict: Verdict, metrics: dict[str, Any]) -> list[str]:
 
 def power(metrics: dict[str, Any], daily: float) -> dict[str, Any]:
     """Days until a canary stage could show a gain of 10 % in profit, and a rise of each guarded share by its margin; fixed horizon."""
-    record = metrics["models"][metrics["chosen"]]["metrics"]["value/aipw"]
+    record = metrics["models"][metrics["chosen"]]["metrics"][VALUE.id]
     spread, gain = record["error"] * math.sqrt(record["rows"]), 0.1 * abs(record["value"])
     margins = asdict(read_limits().margins)
     shares = {name: margins[name] for name in ("failed", "slow", "no_promo")}
@@ -120,8 +119,7 @@ def _days(variance: float, gap: float, share: float, daily: float) -> float:
 
 def _traffic(lake: str) -> float:
     """Decisions a day of the source's experiment."""
-    table = DeltaTable(f"{lake}/{EXPOSURES.path}".replace("s3a://", "s3://"), storage_options=delta_options())
-    ((row),) = rows_of(table, ("count(*) AS n", "min(moment) AS a", "max(moment) AS b"))
+    (row,) = read_rows(f"{lake}/{EXPOSURES.path}", ("count(*) AS n", "min(moment) AS a", "max(moment) AS b"))
     days = max(1.0, float((row["b"] - row["a"]).total_seconds()) / 86_400)
     return float(row["n"] / days)
 
@@ -137,7 +135,7 @@ def _model(manifest: ModelManifest) -> dict[str, Any]:
         "value": ["float32", 1, promos], "cost": ["float32", 1, promos],
     }  # fmt: skip
     return {
-        "name": f"{manifest.name}-{manifest.sha256[:12]}", "kind": manifest.name, "sha256": manifest.sha256, "signature": tensors,
+        "name": manifest.version, "kind": manifest.name, "sha256": manifest.sha256, "signature": tensors,
         "features_hash": manifest.features_hash, "promos": [promo.promo_id for promo in manifest.promos],
         "objective": manifest.objective, "seed": manifest.seed, "created_at": manifest.created_at,
     }  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 from deployment import release
 from deployment.kubectl import NAMESPACE, Kubectl
 from deployment.render import Document
-from serving.engine.auth import SCOPES, add_key
+from serving.engine.auth import SCOPES, keys_in
 
 
 def make_secrets(kubectl: Kubectl, out: Path) -> None:
@@ -23,7 +23,7 @@ def make_secrets(kubectl: Kubectl, out: Path) -> None:
         keys, key = out / "api_keys.json", out / "api_key"
         keys.unlink(missing_ok=True)
         key.touch(0o600)
-        key.write_text(add_key(keys, "local", list(SCOPES)), encoding="utf-8")
+        key.write_text(keys_in(keys).add("local", list(SCOPES)), encoding="utf-8")
         kubectl.apply([_document("promo-api-keys", {"api_keys.json": keys.read_text(encoding="utf-8")})])
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.compiled import compiled
-from pipelines.docker_runner import docker_runner, need_images
 from pipelines.images import ROOT, with_sources
 from pipelines.local_runner import run_pipeline
 from promolift.errors import InputError
@@ -19,7 +18,6 @@ from promolift.settings import load
 def add_promotion(commands: Any) -> None:
     """The subcommand's options."""
     made = commands.add_parser("promotion", help="an approved version -> shadow -> canary -> champion, guardrails watched, or back")
-    made.add_argument("--on", choices=["local", "docker"], default="local", help="where the tasks run (%(default)s)")
     made.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
     made.add_argument("--version", required=True, help="the registered version")
     made.add_argument("--guardrails", default="", metavar="FILE", help="limits instead of src/promolift/promotion/guardrails.yaml")
@@ -44,22 +42,17 @@ def promote(options: argparse.Namespace) -> int:
     }  # fmt: skip
     taken = f"Another promotion is at work in {folder}; it sees what the trail says at its next look."
     with held(folder / "rollout" / ".lock", "promote in a folder that can be written", taken):
-        _run(options, folder, guardrails, arguments)
+        _run(folder, arguments)
     return 0
 
 
-def _run(options: argparse.Namespace, folder: Path, guardrails: str, arguments: dict[str, Any]) -> None:
-    text, work = with_sources(compiled("promotion")), folder / "rollout" / ".kfp"
+def _run(folder: Path, arguments: dict[str, Any]) -> None:
     os.environ["PYTHONPATH"] = str(ROOT)
-    print(f"promotion of version {options.version} in {folder}", flush=True)
+    print(f"promotion of version {arguments['version']} in {folder}", flush=True)
     began = time.monotonic()
-    if options.on == "docker":
-        need_images(text)
-        with docker_runner(folder, guardrails) as runner:
-            run_pipeline(text, arguments, work, folder / "rollout" / "promotion.log", sys.stdout, runner=runner)
-    else:
-        run_pipeline(text, arguments, work, folder / "rollout" / "promotion.log", sys.stdout)
-    _say(folder / "rollout" / "promotion.log")
+    text, place = with_sources(compiled("promotion")), folder / "rollout"
+    run_pipeline(text, arguments, place / ".kfp", place / "promotion.log", sys.stdout)
+    _say(place / "promotion.log")
     print(f"  {'total':<22} {time.monotonic() - began:6.1f} s")
 
 

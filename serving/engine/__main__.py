@@ -43,9 +43,9 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _key(options: argparse.Namespace, _: Settings) -> int:
-    from serving.engine.auth import add_key  # noqa: PLC0415
+    from serving.engine.auth import keys_in  # noqa: PLC0415
 
-    print(add_key(options.keys, options.name, options.scopes.split(",")))
+    print(keys_in(options.keys).add(options.name, options.scopes.split(",")))
     return 0
 
 

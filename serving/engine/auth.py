@@ -1,8 +1,5 @@
 """Headers -> who calls and what they may do: API keys, of which only the hash is kept, or OAuth2 bearer tokens against a JWKS."""
 
-import hashlib
-import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +7,7 @@ from typing import Any, Literal, get_args
 
 import jwt
 
-from promolift.contracts.artifacts import write_json
-from promolift.errors import InputError
+from serving.key_file import KeyFile, hash_of
 from serving.kserve.problem import RequestError
 
 Scope = Literal["decide", "redeem", "operate"]
@@ -41,10 +37,10 @@ class Issuer:
 
 
 class Authenticator:
-    """Keys from a file that `add_key` writes, and at most one issuer of bearer tokens."""
+    """Keys from a file, and at most one issuer of bearer tokens."""
 
     def __init__(self, keys_file: Path | None, issuer: Issuer | None) -> None:
-        self._keys = _read_keys(keys_file) if keys_file else {}
+        self._keys = keys_in(keys_file).read() if keys_file else {}
         self._issuer = issuer
         self._jwks = jwt.PyJWKClient(issuer.jwks_url, cache_keys=True, timeout=2) if issuer else None
 
@@ -52,10 +48,10 @@ class Authenticator:
         """Who sent these headers (names in lower case). Raises RequestError 401; may ask the issuer for its keys, which takes time."""
         key, bearer = headers.get("x-api-key"), headers.get("authorization", "")
         if key is not None:
-            found = self._keys.get(hashlib.sha256(key.encode()).hexdigest())
+            found = self._keys.get(hash_of(key))
             if found is None:
                 raise RequestError(401, "Not authenticated", "The API key is unknown; make one with `python -m serving.engine key`.")
-            return found
+            return Principal(found.name, found.grants)
         kind, _, token = bearer.partition(" ")
         if kind.lower() == "bearer" and self._jwks is not None and self._issuer is not None:
             return self._of_token(token.strip())
@@ -78,26 +74,6 @@ class Authenticator:
         return Principal(str(claims["sub"]), frozenset(str(claims.get("scope", "")).split()))
 
 
-def add_key(path: Path, name: str, scopes: list[str]) -> str:
-    """A new key for `name`, shown once: the file keeps its hash. Raises InputError for an unknown scope or a name that has one."""
-    unknown = [scope for scope in scopes if scope not in SCOPES]
-    if unknown or not scopes:
-        raise InputError(f"Scope '{''.join(unknown[:1])}' is unknown; give one or more of {', '.join(SCOPES)}.")
-    document = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"keys": []}
-    if any(entry["name"] == name for entry in document["keys"]):
-        raise InputError(f"'{name}' has a key in {path}; delete its entry first, or choose another name.")
-    key = secrets.token_urlsafe(32)
-    document["keys"].append({"name": name, "scopes": scopes, "sha256": hashlib.sha256(key.encode()).hexdigest()})
-    write_json(path, document)
-    return key
-
-
-def _read_keys(path: Path) -> dict[str, Principal]:
-    """Principals by the hash of their key. Random keys of 256 bits need no slow hash."""
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["keys"]
-        return {str(entry["sha256"]): Principal(str(entry["name"]), frozenset(entry["scopes"])) for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise InputError(
-            f"The file of API keys {path} cannot be used ({problem}); write it with `python -m serving.engine key`."
-        ) from problem
+def keys_in(path: Path) -> KeyFile:
+    """The file of API keys at `path`."""
+    return KeyFile(path, SCOPES, "Scope", "python -m serving.engine key")

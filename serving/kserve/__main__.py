@@ -176,7 +176,7 @@ def _add_log(commands: Any, settings: Settings) -> None:
     beside = commands.add_parser("shadow", help="ask another model what it would have answered to logged decisions")
     beside.set_defaults(run=_shadow)
     beside.add_argument("--model", type=Path, required=True, help="model folder of the candidate")
-    beside.add_argument("--most", type=int, default=5_000, help="at most so many decisions that it was not asked about yet (%(default)s)")
+    beside.add_argument("--most", type=int, default=5_000, help="look at so many of the newest decisions (%(default)s)")
     check = commands.add_parser("reconcile", help="hold the ledger's counters against the log; exit status 1 when they differ")
     check.set_defaults(run=_reconcile, rebuild=False)
     rebuild = commands.add_parser("rebuild", help="fill an empty Redis from the log: budgets, reservations, caps, answers to retries")

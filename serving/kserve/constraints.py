@@ -169,7 +169,7 @@ def _arm(promo: Promo, rules: Rules) -> Arm:
     return Arm(
         promo.promo_id,
         # The most it can cost, so that no redemption can overspend.
-        promo.cap_cents + promo.contact_cents,
+        promo.most_cents,
         rule.cap_per_day,
         rule.cap_per_week,
         rule.budget,

@@ -9,11 +9,9 @@ in flight end in the graph that they began in, and a wrong file changes nothing.
 """
 
 import argparse
-import asyncio
 import errno
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -30,6 +28,7 @@ from promolift.errors import InputError, PromoliftError
 from serving.kserve.graph_file import Graph, read_graph
 from serving.kserve.graph_lint import lint
 from serving.kserve.listen import bind
+from serving.kserve.renewal import renewed_by_hangup
 from serving.kserve.router import Answer, Router, compile_patterns
 
 Scope = dict[str, Any]
@@ -129,18 +128,10 @@ def serve_graph(read: Callable[[], Graph], listener: socket.socket, patterns: st
     config = uvicorn.Config(app, http="httptools", lifespan="on", access_log=False, log_level="warning", timeout_keep_alive=180)
 
     async def run() -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, app, read)
+        renewed_by_hangup(app.replace, read)
         await uvicorn.Server(config).serve(sockets=[listener])
 
     uvloop.run(run())
-
-
-def _renew(app: GraphApp, read: Callable[[], Graph]) -> None:
-    try:
-        app.replace(read())
-        print("read anew", flush=True)
-    except PromoliftError as problem:
-        print(f"stays as it was: {problem}", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

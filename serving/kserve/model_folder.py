@@ -35,11 +35,6 @@ def load_model(folder: Path, manifest: ModelManifest) -> bytes:
     return content
 
 
-def model_version(manifest: ModelManifest) -> str:
-    """Name and first digits of the file's hash: what the decision log calls the model."""
-    return f"{manifest.name}-{manifest.sha256[:12]}"
-
-
 def need_digest(manifest: ModelManifest, sha256: str) -> None:
     """Raises InputError unless the model is the one whose digest the deployment names ("": any)."""
     if sha256 and manifest.sha256 != sha256:

@@ -4,9 +4,7 @@ Bare ASGI on uvicorn: of a step's time KServe's own server takes the most (notes
 router. `model.py` has the same box as a `kserve.Model`.
 """
 
-import asyncio
 import json
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -20,6 +18,7 @@ from pydantic import ValidationError
 from promolift.contracts.decisions import NODES, Envelope, Request, dump_bytes, read_bytes
 from promolift.errors import PromoliftError
 from serving.kserve.problem import RequestError, of_validation
+from serving.kserve.renewal import renewed_by_hangup
 from serving.kserve.stamp import Box
 from serving.traces import span, start
 
@@ -104,18 +103,10 @@ def serve(box: Box, name: str, listener: socket.socket, renew: Callable[[], Box]
     )  # fmt: skip
 
     async def run() -> None:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _renew, app, renew)
+        renewed_by_hangup(app.replace, renew)
         await uvicorn.Server(config).serve(sockets=[listener])
 
     uvloop.run(run())
-
-
-def _renew(app: NodeApp, renew: Callable[[], Box]) -> None:
-    try:
-        app.replace(renew())
-        print("read anew", flush=True)
-    except PromoliftError as problem:
-        print(f"stays as it was: {problem}", flush=True)
 
 
 async def _body(receive: Receive) -> bytes:

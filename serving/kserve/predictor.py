@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from promolift.contracts.artifacts import ModelManifest
 from promolift.contracts.decisions import Degraded, Envelope, Scores, Shopper
 from promolift.errors import InputError
-from serving.kserve.model_folder import load_manifest, load_model, model_version, need_features
+from serving.kserve.model_folder import load_manifest, load_model, need_features
 from serving.kserve.stamp import stamped
 
 UNUSABLE: tuple[Degraded, ...] = ("expired_features", "no_features", "features_unavailable")
@@ -29,7 +29,7 @@ class Predictor:
     def __init__(self, folder: Path) -> None:
         self._manifest = load_manifest(folder)
         self._run = _signature(load_model(folder, self._manifest), self._manifest, folder)
-        self._version = model_version(self._manifest)
+        self._version = self._manifest.version
         self._codes = [_codes(self._manifest, name) for name in self._manifest.attributes]
         self._column = {promo.promo_id: index for index, promo in enumerate(self._manifest.promos)}
         self._knots = [_columns(self._manifest.harm_bound[promo.promo_id]) for promo in self._manifest.promos]

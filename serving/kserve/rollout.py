@@ -6,14 +6,12 @@ rollout/
 └── urls.json     where the graph's steps answer on this machine
 """
 
-import json
 import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -23,12 +21,14 @@ from promolift.errors import InputError, PromoliftError
 from promolift.promotion.graph_change import STEP, Window, graph_hash, window_in, without_canary
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources
-from serving.kserve.model_folder import load_manifest, model_version
+from serving.kserve.model_folder import load_manifest
 from serving.kserve.processes import Processes
 from serving.kserve.stamp import Box
 from serving.kserve.versions import keep
 
 FOLDER, GRAPH_FILE, CANDIDATE, URLS = "rollout", "graph.yaml", "candidate", "urls.json"
+NOWHERE = "http://127.0.0.1:9/"
+"""Where a candidate answers that has not started: the graph is told of the right place before anybody asks."""
 GRACE_S = 3.0
 """How long a candidate's predictor goes on after the graph has left it: requests in flight end."""
 
@@ -48,7 +48,10 @@ class Switch:
 
 @dataclass
 class Follower:
-    """Keeps processes and graph as rollout/ says. `start_candidate(model folder)` starts its predictor and returns its predict URL."""
+    """Keeps processes and graph as rollout/ says. `start_candidate(model folder)` starts its predictor and returns its predict URL.
+
+    `told`: hash of the graph, champion and candidate as they are served; `announce` is called when they have changed.
+    """
 
     folder: Path
     sources: Sources
@@ -57,11 +60,10 @@ class Follower:
     urls: Mapping[str, str]
     start_candidate: Callable[[Path], str]
     announce: Callable[[Mapping[str, str]], None]
-    _seen: str = ""
-    _model: str = ""
-    _candidate: str = ""
+    told: Mapping[str, str] = field(default_factory=dict)
+    _seen: tuple[str, str, str] = ("", "", "")
+    _said: str = ""
     _leaving: float = 0.0
-    _told: dict[str, str] = field(default_factory=dict)
 
     def follow(self) -> None:
         """Apply what has changed; a wrong file is said once and changes nothing."""
@@ -69,34 +71,41 @@ class Follower:
             self.processes.drop(STEP)
             self._leaving = 0.0
         try:
-            text, model = (self.folder / GRAPH_FILE).read_text(encoding="utf-8"), model_version(load_manifest(self.sources.model))
-            if (seen := f"{text} {model}") == self._seen:
-                return
-            self._seen = seen
-            self._apply(yaml.safe_load(text), model)
+            text = (self.folder / GRAPH_FILE).read_text(encoding="utf-8")
+            graph = yaml.safe_load(text)
+            candidate = load_manifest(self.folder / CANDIDATE).version if window_in(graph) else ""
+            seen = (text, load_manifest(self.sources.model).version, candidate)
+            if seen != self._seen:
+                self._seen = seen
+                self._apply({"graph": graph_hash(graph), "model": seen[1], "candidate": candidate})
         except (OSError, yaml.YAMLError, PromoliftError) as problem:
-            print(f"rollout: what is served stays as it was: {problem}", flush=True)
+            if (said := str(problem)) != self._said:
+                print(f"rollout: what is served stays as it was: {said}", flush=True)
+            self._said = said
 
-    def _apply(self, graph: Mapping[str, Any], model: str) -> None:
-        wanted = ""
-        if window_in(graph):
-            wanted = model_version(load_manifest(self.folder / CANDIDATE))
-            keep(replace(self.sources, model=self.folder / CANDIDATE), self.settings, self.folder.parent)
+    def _apply(self, wanted: Mapping[str, str]) -> None:
         keep(self.sources, self.settings, self.folder.parent)
-        names = ["engine"] if not self.urls else ["graph"]
-        if self.urls and wanted and wanted != self._candidate:
+        if wanted["candidate"]:
+            keep(replace(self.sources, model=self.folder / CANDIDATE), self.settings, self.folder.parent)
+        before, names = self.told, ["graph"] if self.urls else ["engine"]
+        if self.urls:
+            self._place_candidate(before.get("candidate", ""), wanted["candidate"])
+        if before and before["model"] != wanted["model"]:
+            names += ["eligibility", "predictor", "constraints"]
+        self.processes.signal(signal.SIGHUP, names)
+        self.told = wanted
+        self.announce(wanted)
+        beside = f" and, for a share of shoppers, {wanted['candidate']}" if wanted["candidate"] else ""
+        print(f"serving {wanted['model']}{beside}", flush=True)
+
+    def _place_candidate(self, before: str, wanted: str) -> None:
+        """Start the candidate's predictor before the graph names it; stop it a while after the graph has left it."""
+        if wanted and wanted != before:
             self.processes.drop(STEP)
             self._leaving = 0.0
             write_json(self.folder / URLS, {**self.urls, STEP: self.start_candidate(self.folder / CANDIDATE)})
-        if self.urls and model != self._model:
-            names += ["eligibility", "predictor", "constraints"] if self._model else []
-        self.processes.signal(signal.SIGHUP, names if self._told else [name for name in names if name == "graph" and wanted])
-        if self._candidate and not wanted:
+        elif before and not wanted:
             self._leaving = time.monotonic() + GRACE_S
-        self._candidate, self._model = wanted, model
-        self._told = {"graph": graph_hash(graph), "model": model, "candidate": wanted}
-        self.announce(self._told)
-        print(f"serving {model}{f' and, for a share of shoppers, {wanted}' if wanted else ''}", flush=True)
 
 
 def prepared(folder: Path, shipped: Path, urls: Mapping[str, str]) -> Path:
@@ -112,8 +121,7 @@ def prepared(folder: Path, shipped: Path, urls: Mapping[str, str]) -> Path:
     if window_in(standing) is None and without_canary(standing) != yaml.safe_load(shipped.read_text(encoding="utf-8")):
         print(f"rollout: {graph} was of another release and is replaced by {shipped}", flush=True)
         shutil.copyfile(shipped, graph)
-    known: dict[str, str] = json.loads((place / URLS).read_text(encoding="utf-8")) if (place / URLS).exists() else {}
-    write_json(place / URLS, {STEP: known.get(STEP, "http://127.0.0.1:9/not-started"), **urls})
+    write_json(place / URLS, {STEP: NOWHERE, **urls})
     return place
 
 

@@ -25,10 +25,10 @@ from promolift.errors import InputError, PromoliftError, UnavailableError, usabl
 from promolift.promotion.graph_change import STEP
 from promolift.redis_server import redis_server
 from promolift.settings import Settings
-from serving.engine.auth import SCOPES, add_key
+from serving.engine.auth import SCOPES, keys_in
 from serving.kserve.boxes import Sources
 from serving.kserve.listen import bind
-from serving.kserve.model_folder import load_manifest, load_model, model_version
+from serving.kserve.model_folder import load_manifest, load_model
 from serving.kserve.processes import Child, Processes
 from serving.kserve.redis_client import connect
 from serving.kserve.rollout import FOLDER, GRAPH_FILE, URLS, Follower, prepared
@@ -91,14 +91,15 @@ def serve(plan: Plan, settings: Settings) -> int:
         rollout = prepared(plan.folder, GRAPH, urls)
         graph_url = "" if plan.fused else started.graph(rollout)
         started.relay()
-        url = started.engine(graph_url)
-        addresses = {"url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key}
-        record = stack.enter_context(_announced(plan, addresses, processes))
+        record = plan.folder / "serving.json"
         follower = Follower(
             rollout, plan.sources(redis_url), settings, processes, urls, started.candidate,
             lambda told: _tell(record, told),
         )  # fmt: skip
         follower.follow()
+        url = started.engine(graph_url)
+        addresses = {**follower.told, "url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key}
+        stack.enter_context(_announced(record, plan.lake, addresses, processes))
         print(
             f"ready: POST a request to {url}/v1/decisions, or run `python -m serving.kserve decide --run {plan.folder}` (see {record})",
             flush=True,
@@ -130,7 +131,7 @@ def _secrets(plan: Plan, settings: Settings) -> tuple[dict[str, str], str]:
         keys: dict[str, str] = given or json.loads(path.read_text(encoding="utf-8"))
         api_keys = plan.folder / "api_keys.json"
         api_keys.unlink(missing_ok=True)
-        return keys, add_key(api_keys, "local", list(SCOPES))
+        return keys, keys_in(api_keys).add("local", list(SCOPES))
 
 
 def _private(path: Path, text: str) -> None:
@@ -145,7 +146,7 @@ def _check(plan: Plan) -> None:
     manifest = load_manifest(plan.model)
     load_model(plan.model, manifest)
     bind(plan.listen).close()
-    print(f"model {model_version(manifest)} for {len(manifest.promos)} promos", flush=True)
+    print(f"model {manifest.version} for {len(manifest.promos)} promos", flush=True)
 
 
 @contextmanager
@@ -228,20 +229,21 @@ class Started:
 
 
 @contextmanager
-def _announced(plan: Plan, addresses: Mapping[str, str], processes: Processes) -> Iterator[Path]:
+def _announced(path: Path, lake: Path, addresses: Mapping[str, str], processes: Processes) -> Iterator[None]:
     """serving.json, for our own eyes, while it serves, so that `decide` finds it."""
-    document = {**addresses, "lake": str(plan.lake), "pids": processes.pids(), "pid": os.getpid()}
-    path = plan.folder / "serving.json"
+    document = {**addresses, "lake": str(lake), "pids": processes.pids(), "pid": os.getpid()}
     with usable(path, "serve a run in a folder that can be written"):
         _private(path, json.dumps(document, indent=2))
     try:
-        yield path
+        yield
     finally:
         path.unlink(missing_ok=True)
 
 
 def _tell(record: Path, told: Mapping[str, str]) -> None:
-    """Say in serving.json which graph and models are served now."""
+    """Say in serving.json which graph and models are served now, once it is there."""
+    if not record.exists():
+        return
     document = json.loads(record.read_text(encoding="utf-8"))
     fresh = record.with_suffix(".new")
     _private(fresh, json.dumps(document | told, indent=2))

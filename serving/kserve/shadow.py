@@ -24,7 +24,7 @@ from promolift.delta_rows import Row, arrow_table, created, read_rows
 from promolift.policy.eligibility import CompiledRules
 from promolift.policy.exploration import PROBE
 from promolift.policy.rules import load_rules
-from serving.kserve.model_folder import load_manifest, model_version
+from serving.kserve.model_folder import load_manifest
 from serving.kserve.predictor import Predictor
 from serving.kserve.replay import Replay
 from serving.kserve.versions import kept
@@ -51,8 +51,8 @@ class Shadow(Replay):
     def __init__(self, folder: Path, salt: str, model: Path) -> None:
         super().__init__(folder, salt)
         self._candidate, self._manifest = Predictor(model), load_manifest(model)
-        self.version = model_version(self._manifest)
-        self._cents = {promo.promo_id: promo.cap_cents + promo.contact_cents for promo in self._manifest.promos} | {NO_PROMO: 0}
+        self.version = self._manifest.version
+        self._cents = {promo.promo_id: promo.most_cents for promo in self._manifest.promos} | {NO_PROMO: 0}
 
     def row(self, logged: Envelope) -> Row | None:
         """One row of `shadow_decisions`; None for a decision that no model was asked for."""
@@ -64,7 +64,7 @@ class Shadow(Replay):
         given, would = logged.decision.promo_id, answer.decision.promo_id
         return {
             "decision_id": logged.decision.decision_id, "shopper_id": logged.request.shopper_id, "model_version": self.version,
-            "given": given, "promo_id": would, "given_cents": self._cents[given], "cents": self._cents[would],
+            "given": given, "promo_id": would, "given_cents": logged.decision.reserved_cents, "cents": self._cents[would],
             "score": max(logged.scores.value, default=None), "shadow_score": max(answer.scores.value, default=None),
         }  # fmt: skip
 
@@ -81,22 +81,19 @@ class Shadow(Replay):
 
 
 def shadow(folder: Path, salt: str, model: Path, most: int) -> Summary:
-    """Ask the model about the newest `most` decisions that it was not asked about yet; the summary is of all that it was asked about."""
+    """Ask the model about those of the newest `most` decisions that it was not asked about; the summary is of all that it ever was."""
     asked, lake = Shadow(folder, salt, model), folder / "lake"
     table = created(lake, SHADOW_DECISIONS)
     mine = f"WHERE model_version = '{asked.version}'"
     known = {row["decision_id"] for row in read_rows(lake / SHADOW_DECISIONS.path, ("decision_id",), mine)}
-    logged = read_rows(
-        lake / DECISIONS.path, ("decision_id", "envelope"), f"WHERE model_version <> '{asked.version}' ORDER BY entry_id DESC"
-    )
-    new = [row for row in logged if row["decision_id"] not in known][:most]
+    others = f"WHERE model_version <> '{asked.version}' AND shopper_id NOT LIKE '{PROBE}%' ORDER BY entry_id DESC LIMIT {most}"
+    logged = read_rows(lake / DECISIONS.path, ("decision_id", "envelope"), others)
     rows, took = [], []
-    for envelope in (read_bytes(Envelope, row["envelope"].encode()) for row in new):
-        if not envelope.request.shopper_id.startswith(PROBE):
-            started = perf_counter()
-            if (row := asked.row(envelope)) is not None:
-                rows.append(row)
-                took.append((perf_counter() - started) * 1000)
+    for envelope in (read_bytes(Envelope, row["envelope"].encode()) for row in logged if row["decision_id"] not in known):
+        started = perf_counter()
+        if (row := asked.row(envelope)) is not None:
+            rows.append(row)
+            took.append((perf_counter() - started) * 1000)
     if rows:
         write_deltalake(table, arrow_table(SHADOW_DECISIONS, rows), mode="append")
     return summarise(read_rows(lake / SHADOW_DECISIONS.path, SHADOW_DECISIONS.names, mine), took)

@@ -10,7 +10,7 @@ from promolift.errors import InputError
 from promolift.policy.constraints import Policy
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources, policy_of, rules_of
-from serving.kserve.model_folder import load_manifest, model_version
+from serving.kserve.model_folder import load_manifest
 
 FOLDER = "versions"
 
@@ -19,7 +19,7 @@ def keep(sources: Sources, settings: Settings, folder: Path) -> None:
     """Copy what these sources decide by to `folder`/versions, unless it is there."""
     manifest = load_manifest(sources.model)
     rules, policy = rules_of(sources, manifest), policy_of(settings)
-    model = folder / FOLDER / "models" / model_version(manifest)
+    model = folder / FOLDER / "models" / manifest.version
     if not model.exists():
         shutil.copytree(sources.model, model)
     _once(folder / FOLDER / "rules" / f"{rules.version}.yaml", sources.rules.read_bytes())

@@ -19,7 +19,7 @@ from serving.kserve.listen import bind
 from serving.kserve.problem import RequestError
 from serving.review.app import ACTS, ReviewApp, application
 from serving.review.pages import Pages
-from serving.review.people import People, add_person
+from serving.review.people import People, people_in
 
 TOKEN = "PROMOLIFT_REVIEW_TOKEN"  # noqa: S105 (the variable's name)
 EXAMPLES = f"""examples:
@@ -81,7 +81,7 @@ def _promoter(folder: Path, guardrails: str) -> Callable[[str], None]:
 
 def _add(options: argparse.Namespace) -> int:
     file = options.people or options.run_folder / "rollout" / "people.json"
-    print(add_person(file, options.name, options.roles.split(",")))
+    print(people_in(file).add(options.name, options.roles.split(",")))
     return 0
 
 

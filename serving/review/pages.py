@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from promolift.errors import InputError, PromoliftError
-from promolift.promotion.actions import Review, dossier_place
+from promolift.promotion.actions import Review, acts_for, dossier_place
 from promolift.promotion.stages import LIVE, PATH
 from promolift.promotion.trail import Entry, Standing
 from promolift.storage import copy, exists
@@ -49,7 +49,7 @@ class Pages:
             "now": now, "dossier": self._dossier(now), "history": list(reversed(history)), "author": self._review.author(version),
             "champion": self._review.champion(), "guardrails": self._report("guardrails", version),
             "shadow": self._report("shadow", version),
-            "acts": _acts(now), "path": PATH[1:], "figures": FIGURES,
+            "acts": acts_for(now), "path": PATH[1:], "figures": FIGURES,
         }  # fmt: skip
 
     def trail(self, before: str) -> dict[str, Any]:
@@ -106,11 +106,3 @@ class Pages:
             return None
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return document
-
-
-def _acts(now: Standing) -> list[str]:
-    """What a reviewer may do with a version of this standing."""
-    acts = {"candidate": ["approve", "refuse"], "champion": ["roll_back"]}.get(now.stage, [])
-    if now.stage in LIVE:
-        acts = ["approve", "resume" if now.paused else "pause", "roll_back"]
-    return acts

@@ -1,16 +1,13 @@
-"""Who signs in at the reviewer's page: named tokens of which only the hash is kept, or an OpenID Connect provider."""
+"""Who signs in at the reviewer's page: named tokens, of which only the hash is kept."""
 
-import hashlib
 import hmac
-import json
 import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from promolift.contracts.artifacts import write_json
-from promolift.errors import InputError
 from promolift.promotion.approval import ROLES, Person
+from serving.key_file import KeyFile, hash_of
 from serving.kserve.problem import RequestError
 
 SESSION_S = 8 * 3600.0
@@ -27,23 +24,17 @@ class Session:
 
 
 class People:
-    """The file of named tokens. Raises InputError where it cannot be used."""
+    """The people of a file. Raises InputError where it cannot be used."""
 
     def __init__(self, file: Path) -> None:
-        try:
-            entries = json.loads(file.read_text(encoding="utf-8"))["people"]
-            self._people = {str(e["sha256"]): Person(str(e["name"]), frozenset(e["roles"])) for e in entries}
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            raise InputError(
-                f"The file of people {file} cannot be used ({problem}); write it with `python -m serving.review add`."
-            ) from problem
+        self._people = people_in(file).read()
 
     def person(self, token: str) -> Person:
         """Whose token it is. Raises RequestError 401."""
-        found = self._people.get(hashlib.sha256(token.encode()).hexdigest())
+        found = self._people.get(hash_of(token))
         if found is None:
             raise RequestError(401, "Not signed in", "The token is unknown; ask for one, or make one with `python -m serving.review add`.")
-        return found
+        return Person(found.name, found.grants)
 
 
 class Sessions:
@@ -76,16 +67,6 @@ def need_form(session: Session, csrf: str) -> None:
         raise RequestError(403, "The form is not ours", "The form is not of this page, or is older than your sign-in; load it again.")
 
 
-def add_person(file: Path, name: str, roles: list[str]) -> str:
-    """A new token for `name`, shown once. Raises InputError for an unknown role, or a name that has a token."""
-    unknown = [role for role in roles if role not in ROLES]
-    if unknown or not roles:
-        raise InputError(f"Role '{''.join(unknown[:1])}' is unknown; give one or more of {', '.join(ROLES)}.")
-    document = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"people": []}
-    if any(entry["name"] == name for entry in document["people"]):
-        raise InputError(f"'{name}' has a token in {file}; delete its entry first, or choose another name.")
-    token = secrets.token_urlsafe(32)
-    document["people"].append({"name": name, "roles": roles, "sha256": hashlib.sha256(token.encode()).hexdigest()})
-    write_json(file, document)
-    file.chmod(0o600)
-    return token
+def people_in(file: Path) -> KeyFile:
+    """The file of people: named tokens and their roles."""
+    return KeyFile(file, ROLES, "Role", "python -m serving.review add")

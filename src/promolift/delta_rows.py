@@ -14,6 +14,7 @@ from arro3.core import Table as ArrowTable
 from deltalake import DeltaTable, QueryBuilder
 
 from promolift.contracts.tables import Dtype, Table
+from promolift.storage import delta_options
 
 ARROW: dict[Dtype, DataType] = {
     "string": DataType.utf8(), "int64": DataType.int64(), "float64": DataType.float64(), "timestamp": DataType.timestamp("us", tz="UTC"),
@@ -38,15 +39,17 @@ def created(lake: Path | str, table: Table) -> DeltaTable:
     place = f"{lake}/{table.path}"
     if "://" not in place:
         Path(place).parent.mkdir(parents=True, exist_ok=True)
-    return DeltaTable.create(place, arrow_schema(table), mode="ignore", name=table.name, description=table.doc)
+    return DeltaTable.create(
+        place, arrow_schema(table), mode="ignore", name=table.name, description=table.doc, storage_options=delta_options()
+    )
 
 
 def read_rows(table: Path | str, columns: Sequence[str], where: str = "") -> list[Row]:
     """Columns of a Delta table's rows, `where` in SQL."""
-    return rows_of(DeltaTable(str(table)), columns, where)
+    return selected(DeltaTable(str(table), storage_options=delta_options()), columns, where)
 
 
-def rows_of(table: DeltaTable, columns: Sequence[str], where: str = "") -> list[Row]:
+def selected(table: DeltaTable, columns: Sequence[str], where: str = "") -> list[Row]:
     """Columns of the rows that the table has in the version that it was opened at, `where` in SQL."""
     query = f"SELECT {', '.join(columns)} FROM rows {where}"  # noqa: S608 (our own columns; callers quote their values)
     found = QueryBuilder().register("rows", table).execute(query).read_all()

@@ -26,7 +26,7 @@ from promolift.policy.rules import read_rules
 from promolift.policy.token import Keys
 from promolift.yaml_file import YamlFile
 from serving.engine.app import Engine, Limits, application
-from serving.engine.auth import Authenticator, Issuer, add_key
+from serving.engine.auth import Authenticator, Issuer, keys_in
 from serving.engine.door import Door, Terms
 from serving.engine.metrics import Metrics
 from serving.engine.operations import Operations
@@ -91,7 +91,7 @@ class Engines:
 
     def __init__(self, folder: Path, client: redis.Redis) -> None:
         self.folder, self.ledger, self.spill = folder, Ledger(client), folder / "spill.jsonl"
-        self.keys = {scope: add_key(folder / "keys.json", scope, [scope]) for scope in ("decide", "redeem", "operate")}
+        self.keys = {scope: keys_in(folder / "keys.json").add(scope, [scope]) for scope in ("decide", "redeem", "operate")}
 
     def app(self, backend: type[Deciding] = Deciding, issuer: Issuer | None = None, rate: int = 10_000) -> Any:
         """The ASGI application."""
@@ -279,13 +279,13 @@ def test_a_bearer_token_of_the_issuer_is_as_good_as_a_key(engines: Engines, monk
 
 
 def test_the_keys_file_keeps_hashes_only(tmp_path: Path):
-    key = add_key(tmp_path / "keys.json", "shop", ["decide"])
+    key = keys_in(tmp_path / "keys.json").add("shop", ["decide"])
     text = (tmp_path / "keys.json").read_text()
     assert key not in text and hashlib.sha256(key.encode()).hexdigest() in text
     with pytest.raises(InputError, match="'shop' has a key"):
-        add_key(tmp_path / "keys.json", "shop", ["decide"])
+        keys_in(tmp_path / "keys.json").add("shop", ["decide"])
     with pytest.raises(InputError, match="Scope 'rule' is unknown"):
-        add_key(tmp_path / "keys.json", "other", ["rule"])
+        keys_in(tmp_path / "keys.json").add("other", ["rule"])
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(InputError, match="cannot be used"):
         Authenticator(tmp_path / "bad.json", None)

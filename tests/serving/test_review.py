@@ -23,7 +23,7 @@ from promolift.promotion.trail_table import TrailTable
 from serving.kserve.listen import bind
 from serving.review.app import ReviewApp, application
 from serving.review.pages import Pages
-from serving.review.people import People, add_person
+from serving.review.people import People, people_in
 from tests.serving.candidates import write_dossier
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -57,7 +57,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     lake, reports, people = tmp_path / "lake", tmp_path / "rollout", tmp_path / "people.json"
     registered(lake, "1")
     registered(lake, "2")
-    tokens = {name: add_person(people, name, roles) for name, roles in ROLES.items()}
+    tokens = {name: people_in(people).add(name, roles) for name, roles in ROLES.items()}
     review, started = Review(lake, TrailTable(lake), "k" * 32), list[str]()
     app = application(ReviewApp(review, Pages(review, reports), People(people), started.append, secure=False))
     listener = bind("127.0.0.1:0")

@@ -87,6 +87,11 @@ class ModelManifest:
     support: dict[str, tuple[float, float]] = field(default_factory=dict)
     prior: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
 
+    @property
+    def version(self) -> str:
+        """Name and first digits of the file's hash: what log, trail and graph call the model."""
+        return f"{self.name}-{self.sha256[:12]}"
+
 
 @dataclass(frozen=True)
 class Check:

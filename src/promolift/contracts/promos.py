@@ -58,6 +58,11 @@ class Promo:
     min_spend_cents: int = 0
     contact_cents: int = 0
 
+    @property
+    def most_cents(self) -> int:
+        """The most that one of it can cost."""
+        return self.cap_cents + self.contact_cents
+
 
 @dataclass(frozen=True)
 class Covariate:

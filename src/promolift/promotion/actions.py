@@ -9,13 +9,23 @@ from tempfile import TemporaryDirectory
 from promolift.errors import ConflictError, InputError
 from promolift.promotion.approval import Person, need_other, signed
 from promolift.promotion.dossier import dossier_hash
-from promolift.promotion.stages import LIVE, Stage
+from promolift.promotion.stages import LIVE, MOVES, Stage
 from promolift.promotion.trail import Action, Entry, Standing
 from promolift.promotion.trail_table import TrailTable
 from promolift.storage import Place, copy
 
 DOSSIERS = "serving/dossiers"
 """Below a lake: one folder a version."""
+
+
+def acts_for(now: Standing) -> tuple[Action, ...]:
+    """What a reviewer may do with a version of this standing."""
+    if now.stage in LIVE:
+        held: tuple[Action, ...] = ("resume",) if now.paused else ("pause",)
+        early: tuple[Action, ...] = ("refuse",) if "refused" in MOVES[now.stage] else ()
+        return ("approve", *early, *held, "roll_back")
+    of_stage: dict[Stage, tuple[Action, ...]] = {"candidate": ("approve", "refuse"), "champion": ("roll_back",)}
+    return of_stage.get(now.stage, ())
 
 
 def dossier_place(lake: Place, version: str) -> str:
@@ -52,18 +62,15 @@ class Review:
 
         Raises ConflictError without the role, for the author himself, for other evidence than the dossier's; InputError without a reason.
         """
-        person.need("reviewer")
-        now = self.standing(version)
+        now = self._allowed(person, version, "approve")
         need_other(person, self.author(version))
-        if now.stage not in ("candidate", *LIVE):
-            raise ConflictError(f"Version {version} is {now.stage}; only a candidate or a version on its way can be approved.")
         if (found := self.evidence(version)) != evidence or found != now.last.evidence:
             raise ConflictError(f"The evidence of version {version} is {found[:12]}, not the {evidence[:12]} that you read; read it again.")
         entry = self._entry(now, "approve", now.stage, person, reason)
         return self._append(signed(entry, up_to, self.key))
 
     def refuse(self, person: Person, version: str, reason: str) -> Entry:
-        """Refuse a candidate, or one in shadow. Raises ConflictError for any other stage."""
+        """Refuse a candidate, or one in shadow."""
         return self._act(person, version, "refuse", reason, "refused")
 
     def pause(self, person: Person, version: str, reason: str) -> Entry:
@@ -76,9 +83,6 @@ class Review:
 
     def roll_back(self, person: Person, version: str, reason: str) -> Entry:
         """Order it back; whoever runs the promotion carries it out at its next look."""
-        now = self.standing(version)
-        if now.stage not in (*LIVE, "champion"):
-            raise ConflictError(f"Version {version} is {now.stage}: there is nothing to roll back.")
         return self._act(person, version, "roll_back", reason)
 
     def evidence(self, version: str) -> str:
@@ -87,9 +91,19 @@ class Review:
             copy(dossier_place(self.lake, version), Path(folder) / "dossier")
             return dossier_hash(Path(folder) / "dossier")
 
-    def _act(self, person: Person, version: str, action: Action, reason: str, stage: Stage | None = None) -> Entry:
+    def _allowed(self, person: Person, version: str, action: Action) -> Standing:
+        """Where the version is. Raises ConflictError where this person may not do that to it."""
         person.need("reviewer")
-        now = self.standing(version)
+        now, word = self.standing(version), action.replace("_", " ")
+        if action not in acts_for(now):
+            can = ", ".join(acts_for(now)).replace("_", " ") or "nothing"
+            raise ConflictError(
+                f"Version {version} is {now.stage}{', paused' if now.paused else ''}: {word} is not for it; possible: {can}."
+            )
+        return now
+
+    def _act(self, person: Person, version: str, action: Action, reason: str, stage: Stage | None = None) -> Entry:
+        now = self._allowed(person, version, action)
         return self._append(self._entry(now, action, stage or now.stage, person, reason))
 
     def _entry(self, now: Standing, action: Action, stage: Stage, person: Person, reason: str) -> Entry:

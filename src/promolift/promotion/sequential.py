@@ -2,7 +2,7 @@
 
 `mean_bound`: one-sided asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2021, arXiv 2103.06476).
 `mismatch`: exact, the beta mixture of Lindon and Malek (2020, arXiv 2011.03567). Asymptotic means: right for large counts;
-`python -m science guardrails` measures the false alarms at the counts that we look at.
+`python -m benchmarks.guardrails` measures the false alarms at the counts that we look at.
 """
 
 import math

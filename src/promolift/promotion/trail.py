@@ -1,8 +1,8 @@
 """Who did what to which model version, when and why: entries that each hold the hash of the one before, and what they add up to.
 
 The chain makes a change of an old entry visible to whoever verifies it (Haber and Stornetta, 1991): an entry's hash covers all of its
-fields and the hash before it. It does not stop somebody who can write the table from writing the whole of it anew; keep the last hash
-elsewhere (the registry's tags have it) to see that too.
+fields and the hash before it. It does not stop somebody who can write the table from writing the whole of it anew; whoever keeps the
+newest hash elsewhere sees that too.
 """
 
 import hashlib
@@ -10,13 +10,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from promolift.errors import ConflictError, InputError
 from promolift.promotion.stages import LIVE, MOVES, Stage
 
 Action = Literal["register", "approve", "refuse", "move", "pause", "resume", "roll_back"]
-ACTIONS: tuple[Action, ...] = get_args(Action)
 GENESIS = "0" * 64
 """What the first entry holds as the hash before it."""
 

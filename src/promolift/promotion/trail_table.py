@@ -11,7 +11,7 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError
 
 from promolift.contracts.tables import PROMOTIONS
-from promolift.delta_rows import Row, arrow_table, created, rows_of
+from promolift.delta_rows import Row, arrow_table, created, selected
 from promolift.errors import ConflictError, PromoliftError, UnavailableError
 from promolift.promotion.trail import Entry, Standing, check, linked, standings, verify
 from promolift.storage import Place, is_remote
@@ -24,8 +24,7 @@ class TrailTable:
     """The trail of one lake, read once and from then on only what is new; verified as it is read."""
 
     def __init__(self, lake: Place) -> None:
-        self._place = f"{lake}/{PROMOTIONS.path}".replace("s3a://", "s3://")
-        self._lake = self._place.removesuffix(f"/{PROMOTIONS.path}")
+        self._lake, self._place = lake, f"{lake}/{PROMOTIONS.path}"
         self._entries: list[Entry] = []
         self._standings: dict[str, Standing] = {}
         self._histories: dict[str, list[Entry]] = {}
@@ -59,7 +58,7 @@ class TrailTable:
         if self._table.version() == self._version:
             return
         last = self._entries[-1] if self._entries else None
-        new = [Entry(**row) for row in rows_of(self._table, NAMES, f"WHERE seq > {last.seq if last else 0} ORDER BY seq")]
+        new = [Entry(**row) for row in selected(self._table, NAMES, f"WHERE seq > {last.seq if last else 0} ORDER BY seq")]
         if wrong := verify(new, last):
             raise PromoliftError(f"The trail of promotions {self._place} is broken: {wrong}. Nothing is moved until somebody has looked.")
         self._entries += new
