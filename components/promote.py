@@ -121,10 +121,8 @@ class Promotion:
         if not moves:
             return
         standing, newest = graph_hash(self.target.graph()), moves[-1]
-        crowned = newest.stage_to != "champion" or (self.target.champion().version, self.registry.champion()) == (
-            newest.model,
-            newest.version,
-        )
+        reigns = (self.target.champion().version, self.registry.champion())
+        crowned = newest.stage_to != "champion" or reigns == (newest.model, newest.version)
         if standing == newest.graph and crowned:
             return
         if standing not in {entry.graph for entry in moves[-3:]}:  # the newest move has at most two entries, then the one before it
@@ -154,9 +152,10 @@ class Promotion:
     def _move(self, now: Standing, stage: Stage) -> None:
         reason = f"approved by {now.approval.actor}" if now.approval else "approved"
         former = self.trail.standings().get(self.registry.champion()) if stage == "champion" else None
-        entries = [self._entry(now, stage, ACTOR, reason, {})]
+        entries: list[Entry] = []
         if former is not None and former.stage == "champion":
-            entries.insert(0, self._entry(former, "retired", ACTOR, f"version {self.version} took its place", {}))
+            entries.append(self._entry(former, "retired", ACTOR, f"version {self.version} took its place", {}))
+        entries.append(self._entry(now, stage, ACTOR, reason, {}))  # last: `settle` looks at the newest
         self.target.served()
         self._mirror(entries)
         self.trail.append(*entries)

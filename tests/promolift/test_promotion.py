@@ -214,7 +214,9 @@ class TestApproval:
 
     def test_pause_refuse_and_roll_back_need_a_reason_and_a_fitting_stage(self, review: Review):
         with pytest.raises(InputError, match="an actor and a reason"):
-            review.pause(BEA, "1", "  ")
+            review.refuse(BEA, "1", "  ")
+        with pytest.raises(ConflictError, match="pause is not for it"):
+            review.pause(BEA, "1", "wait")
         with pytest.raises(ConflictError, match="roll back is not for it; possible: approve, refuse"):
             review.roll_back(BEA, "1", "because")
         assert review.refuse(BEA, "1", "spends too much").stage_to == "refused"

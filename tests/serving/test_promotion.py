@@ -1,6 +1,8 @@
 """A candidate brought to the shoppers of a service that runs: real graph, real registry, real log; and everything that may stop it."""
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -16,7 +19,7 @@ from components.promote import Promotion, promotion
 from promolift.contracts.artifacts import read_manifest
 from promolift.errors import ConflictError, InputError, UnavailableError
 from promolift.promotion.approval import Person
-from promolift.promotion.graph_change import window_in
+from promolift.promotion.graph_change import window_in, window_of
 from promolift.promotion.trail import standings
 from serving.kserve.log_delta import read_decisions
 from serving.review.__main__ import review_of
@@ -70,12 +73,28 @@ def approved(run: Path, version: str, up_to: Any = "champion") -> None:
     review.approve(BEA, version, "read the evidence", up_to, review.evidence(version))
 
 
-def of(run: Path, version: str, tmp_path: Path, canary: int = 30) -> Promotion:
-    return promotion(str(run), "", "promolift-uplift", version, guardrails=str(fast_limits(tmp_path, canary)), patience_s=60)
+def of(run: Path, version: str, tmp_path: Path, canary: int = 30, patience: float = 60.0) -> Promotion:
+    return promotion(str(run), "", "promolift-uplift", version, guardrails=str(fast_limits(tmp_path, canary)), patience_s=patience)
 
 
 def stages(run: Path) -> dict[str, str]:
     return {version: one.stage for version, one in standings(review_of(run).trail.entries()).items()}
+
+
+def by_pipeline(run: Path, version: str, tmp_path: Path) -> None:
+    """As users run it: every stage a task of KFP, the next one under a condition on the one before."""
+    command = ["promotion", "--run", str(run), "--version", version, "--guardrails", str(fast_limits(tmp_path)), "--patience", "60"]
+    done = subprocess.run([sys.executable, "-m", "pipelines.run", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, f"version {version} is champion: every probe met it" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def taken_back(run: Path, move: Promotion) -> None:
+    """A champion that a reviewer orders back leaves its place to its predecessor."""
+    review_of(run).roll_back(BEA, move.version, "earns less")
+    assert move.advance("champion") is False
+    assert stages(run) == {"1": "champion", move.version: "rolled_back"}
+    assert (read_manifest(run / "serving_model").name, move.registry.champion()) == ("linear", "1")
+    assert "every probe met it" in move.target.probe(None, move.target.champion().version, "")
 
 
 @pytest.mark.parametrize("options", [(), ("--fused",)])
@@ -87,9 +106,15 @@ def test_an_approved_candidate_becomes_champion_and_no_shopper_notices(run: Path
         while met["linear"] < 20:
             time.sleep(0.1)
         assert "serviceName: promo-predictor-candidate" not in move.plan()  # the shadow changes nothing
-        assert all(move.advance(stage) for stage in ("shadow", "canary_10", "canary_50", "champion"))
+        if options:
+            assert all(move.advance(stage) for stage in ("shadow", "canary_10", "canary_50", "champion"))
+        else:
+            by_pipeline(run, version, tmp_path)
         assert (met["failed"], met["second"] > 0) == (0, True)
         assert move.advance("shadow") is True  # further already
+        if options:
+            taken_back(run, move)
+            return
     assert stages(run) == {"1": "retired", version: "champion"}
     assert read_manifest(run / "serving_model").name == "second"
     assert window_in(move.target.graph()) is None
@@ -118,7 +143,7 @@ def test_a_broken_guardrail_rolls_back_within_one_look_and_says_why(run: Path, t
     assert window_in(move.target.graph()) is None and stages(run)["1"] == "champion"
 
 
-def test_orders_of_reviewers_are_obeyed_at_the_next_look(run: Path, tmp_path: Path):
+def test_orders_of_reviewers_are_obeyed_at_the_next_look(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     version = add_candidate(run, "second", seed=2)
     review = review_of(run)
     approved(run, version, "canary_10")
@@ -130,6 +155,7 @@ def test_orders_of_reviewers_are_obeyed_at_the_next_look(run: Path, tmp_path: Pa
         review.pause(BEA, version, "wait")
         assert move.advance("canary_10") is False and stages(run)[version] == "shadow"
         review.resume(BEA, version, "go on")
+        killed_in_the_middle(of(run, version, tmp_path), of(run, version, tmp_path), monkeypatch)
         assert move.advance("canary_10") is True
         assert move.advance("canary_50") is False and stages(run)[version] == "canary_10"  # approved no further
         review.roll_back(BEA, version, "a complaint")
@@ -137,6 +163,16 @@ def test_orders_of_reviewers_are_obeyed_at_the_next_look(run: Path, tmp_path: Pa
         assert move.advance("canary_50") is False
         assert time.monotonic() - began < 10
     assert (stages(run)[version], review.standing(version).last.actor) == ("rolled_back", "bea")
+
+
+def killed_in_the_middle(dying: Promotion, next_run: Promotion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trail has the move, the graph has not: the next run brings the graph to where the trail is."""
+    monkeypatch.setattr(dying.target, "put", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        dying.advance("canary_10")
+    assert (dying.standing().stage, window_in(dying.target.graph())) == ("canary_10", None)
+    next_run.settle()
+    assert window_in(next_run.target.graph()) == window_of(dying.standing().model, "canary_10")
 
 
 def test_what_may_not_move_leaves_everything_as_it_was(run: Path, tmp_path: Path):
@@ -152,11 +188,11 @@ def test_what_may_not_move_leaves_everything_as_it_was(run: Path, tmp_path: Path
         with pytest.raises(InputError, match="unknown to the trail"):
             of(run, "9", tmp_path).advance("shadow")
         graph = run / "rollout" / "graph.yaml"
-        assert move.advance("shadow") in (True, False)
+        assert of(run, version, tmp_path, patience=1).advance("shadow") is False  # nobody asks, so it sees nothing
         kept = graph.read_text()
         graph.write_text(kept.replace("promo-constraints", "promo-other"))
         with pytest.raises(ConflictError, match="The graph was edited by hand"):
-            of(run, version, tmp_path)
+            of(run, version, tmp_path).advance("canary_10")
         graph.write_text(kept)
         (next((run / "mlruns").rglob("evidence/verdict.json"))).write_text("{}")
         for path in (run / "mlruns").rglob("evidence/verdict.json"):

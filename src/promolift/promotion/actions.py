@@ -97,9 +97,7 @@ class Review:
         now, word = self.standing(version), action.replace("_", " ")
         if action not in acts_for(now):
             can = ", ".join(acts_for(now)).replace("_", " ") or "nothing"
-            raise ConflictError(
-                f"Version {version} is {now.stage}{', paused' if now.paused else ''}: {word} is not for it; possible: {can}."
-            )
+            raise ConflictError(f"Version {version} is {now.stage}: {word} is not for it; possible: {can}.")
         return now
 
     def _act(self, person: Person, version: str, action: Action, reason: str, stage: Stage | None = None) -> Entry:
