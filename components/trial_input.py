@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from components.examples_input import Examples, Vocabularies, open_examples, vocabularies
-from promolift.contracts.features import features_of
+from promolift.contracts.features import SEGMENT_ATTRIBUTES, SEGMENT_FEATURES, features_of
 from promolift.contracts.promos import SourceCard
 from promolift.errors import InputError
 from promolift.storage import Place
@@ -22,8 +22,6 @@ from promolift.uplift.scores import Trial, make_trial
 from promolift.uplift.segments import quantile_masks
 
 Mask = NDArray[np.bool_]
-SEGMENT_FEATURES = ("sales_cents_84d", "discount_share_84d", "recency_days")
-SEGMENT_ATTRIBUTES = ("area", "channel", "is_new")
 _LABELS = ("margin_cents", "cost_cents")
 
 

@@ -1,6 +1,7 @@
 """`python -m spark_jobs JOB... --lake DIR`: one Spark session runs the jobs in the given order, in this process or in pods of a cluster."""
 
 import argparse
+import hashlib
 import json
 import signal
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from promolift.errors import PromoliftError
 from promolift.settings import Settings, load
 
-JOBS = ("ingest_events", "build_exposures", "build_features", "build_examples")
+JOBS = ("ingest_events", "build_exposures", "build_features", "build_examples", "measure_lift")
 WAYS = ("here", "submit", "operator")
 """Where the jobs may run: in this process, or in pods by spark-submit or by Kubeflow's Spark operator."""
 EXAMPLES = """examples:
@@ -53,14 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _here(options: argparse.Namespace, settings: Settings) -> int:
+    from promolift.promotion.guardrails import FILE  # noqa: PLC0415
     from spark_jobs.lake import run_job  # noqa: PLC0415 (Spark and Delta take seconds, and who submits needs neither)
     from spark_jobs.landing import fingerprint  # noqa: PLC0415
     from spark_jobs.session import start_session  # noqa: PLC0415
 
-    inputs = fingerprint(options.lake) if "ingest_events" in options.jobs else ""
+    inputs = {"ingest_events": lambda: fingerprint(options.lake), "measure_lift": lambda: hashlib.sha256(FILE.read_bytes()).hexdigest()[:8]}
     session = start_session(settings.jars, submitted=options.submitted)
     for job in options.jobs:
-        record = run_job(session, options.lake, job, inputs if job == "ingest_events" else "")
+        record = run_job(session, options.lake, job, inputs.get(job, str)())
         print(json.dumps(record, sort_keys=True), flush=True)
     session.stop()
     return 0

@@ -24,7 +24,8 @@ def _during(exposures: DataFrame, events: DataFrame, time: str) -> DataFrame:
     return exposures.select("exposure_id", "shopper_id", "moment", "window_end").join(happened, on=inside, how="inner")
 
 
-def _contact(card: SourceCard) -> Column:
+def contact(card: SourceCard) -> Column:
+    """What showing the promo given costs (cents), redeemed or not."""
     cost = F.lit(0)
     for promo in card.promos:
         cost = F.when(F.col("promo_id") == promo.promo_id, promo.contact_cents).otherwise(cost)
@@ -42,7 +43,7 @@ def labels(exposures: DataFrame, purchases: DataFrame, visits: DataFrame, redemp
     zero = [F.coalesce(name, F.lit(0)).alias(name) for name in ("spend_cents", "margin_cents")]
     converted = F.col("spend_cents").isNotNull()
     visited = converted | F.coalesce("seen", F.lit(False))
-    cost = F.coalesce("paid_cents", F.lit(0)) + _contact(card)
+    cost = F.coalesce("paid_cents", F.lit(0)) + contact(card)
     return outcome.select(*_KEY, visited.alias("visited"), converted.alias("converted"), *zero, cost.alias("cost_cents"))
 
 

@@ -21,7 +21,7 @@ from pyspark.sql import types as T
 from promolift import contracts
 from promolift.contracts.artifacts import Lineage, json_text, read_source_card
 from promolift.contracts.promos import SourceCard
-from promolift.contracts.tables import Dtype, Schema, Table, schema_of
+from promolift.contracts.tables import LIFT, LOGGED, Dtype, Schema, Table, schema_of
 from promolift.errors import InputError
 from promolift.storage import Place, delta_options, exists, read_text, spelled, write_text
 
@@ -136,6 +136,8 @@ def rows_of(log: deltalake.DeltaTable) -> int:
     return sum(added["num_records"].to_pylist()) if len(added) else 0
 
 
+ABSENT = -1
+"""Recorded as the version of a table that was not there, so that the job runs again once it is."""
 Counters = dict[str, Any]
 Job = Callable[[Lake], Counters]
 
@@ -165,8 +167,8 @@ def _is_current(lake: Lake, record: dict[str, Any], fingerprint: str) -> bool:
     if record.get("fingerprint") != fingerprint:
         return False
     versions = {**record["reads"], **{path: write["version"] for path, write in record["writes"].items()}}
-    tables = [t for t in lake.schema.stored if t.path in versions]
-    return all(lake.exists(t) and lake.version(t) == versions[t.path] for t in tables)
+    tables = [t for t in (*lake.schema.stored, LIFT, *LOGGED) if t.path in versions]
+    return all((lake.version(t) if lake.exists(t) else ABSENT) == versions[t.path] for t in tables)
 
 
 @contextmanager

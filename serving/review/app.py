@@ -56,6 +56,10 @@ class ReviewApp:
         """GET /trail: the audit trail, newest first."""
         return self._page(request, "trail", self._pages.trail(request.query_params.get("before", "")))
 
+    async def lift(self, request: Request) -> Response:
+        """GET /lift: what the promos bring, from holdout and randomised traffic."""
+        return self._page(request, "lift", self._pages.lift())
+
     async def image(self, request: Request) -> Response:
         """GET /versions/{version}/{name}.png: a figure of the dossier."""
         self._session(request)
@@ -104,6 +108,11 @@ class ReviewApp:
         """GET /v1/trail."""
         self._bearer(request)
         return JSONResponse(_plain(self._pages.trail(request.query_params.get("before", ""))))
+
+    async def api_lift(self, request: Request) -> Response:
+        """GET /v1/lift."""
+        self._bearer(request)
+        return JSONResponse(_plain(self._pages.lift()))
 
     async def api_act(self, request: Request) -> Response:
         """POST /v1/versions/{version}/{act}: {"reason", and for approve "up_to" and "evidence"}."""
@@ -168,11 +177,12 @@ def application(app: ReviewApp) -> Starlette:
     """The ASGI application."""
     act = ["POST"]
     routes = [
-        Route("/", app.home), Route("/trail", app.trail), Route("/style.css", app.style), Route("/healthz", app.alive),
+        Route("/", app.home), Route("/trail", app.trail), Route("/lift", app.lift),
+        Route("/style.css", app.style), Route("/healthz", app.alive),
         Route("/sign-in", app.sign_in, methods=["GET", "POST"]), Route("/sign-out", app.sign_out, methods=act),
         Route("/versions/{version}", app.version), Route("/versions/{version}/{name}.png", app.image),
         Route("/versions/{version}/{act}", app.act, methods=act),
-        Route("/v1/versions", app.api_versions), Route("/v1/trail", app.api_trail),
+        Route("/v1/versions", app.api_versions), Route("/v1/trail", app.api_trail), Route("/v1/lift", app.api_lift),
         Route("/v1/versions/{version}/{act}", app.api_act, methods=act),
     ]  # fmt: skip
     handlers: Any = {RequestError: _problem, PromoliftError: _problem}

@@ -12,6 +12,7 @@ from promolift.promotion.actions import Review, acts_for, dossier_place
 from promolift.promotion.stages import LIVE, PATH
 from promolift.promotion.trail import Entry, Standing
 from promolift.storage import copy, exists
+from serving.review.lift import lift_of
 
 SHOWN = 200
 """Entries or versions on one page."""
@@ -65,6 +66,10 @@ class Pages:
             "chain": self._chain(),
             "more": shown[-1].seq if shown and shown[-1].seq > 1 else 0,
         }
+
+    def lift(self) -> dict[str, Any]:
+        """The experiment's readout, as `measure_lift` left it."""
+        return lift_of(self._review.lake)
 
     def figure(self, version: str, name: str) -> bytes:
         """A figure of the dossier. Raises InputError for one that there is not."""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.trial_input import SEGMENT_ATTRIBUTES, SEGMENT_FEATURES, read_decisions, segment_names, segments
+from components.trial_input import read_decisions, segment_names, segments
+from promolift.contracts.features import SEGMENT_ATTRIBUTES, SEGMENT_FEATURES
 from promolift.contracts.promos import Covariate
 from tests.components.synthetic_examples import write_lake
 

@@ -86,6 +86,9 @@ ATTRIBUTES: tuple[Attribute, ...] = tuple(
     Attribute(name) for name in ("age_band", "income_band", "household_size", "area", "channel", "is_new")
 )
 NUMERIC: tuple[Numeric, ...] = (*WINDOWED, *RECENCIES)
+SEGMENT_FEATURES = ("sales_cents_84d", "discount_share_84d", "recency_days")
+SEGMENT_ATTRIBUTES = ("area", "channel", "is_new")
+"""Whose quarters, and whose values, are the predeclared segments of shoppers."""
 
 
 @dataclass(frozen=True)

@@ -169,6 +169,24 @@ TRUTH = Table("truth", "truth", ("exposure_id", "promo_id"), (
     Column("margin_cents", "float64", "expected incremental margin"), Column("cost_cents", "float64", "expected promo cost"),
 ), "known uplift of the simulated experiment")  # fmt: skip
 
+LIFT = Table("lift", "gold", ("experiment", "contrast", "bucket", "arm", "segment", "metric", "method"), (
+    _text("experiment", "whose decisions", allowed=("assignments", "decisions")),
+    _text("contrast", "what is compared: a bucket with the holdout, a promo with no_promo, a canary with the champion",
+          allowed=("programme", "arm", "canary")),
+    _text("bucket", "whose shoppers"), _text("arm", "the promo, or the canary's version; empty for a programme"),
+    _text("segment", "predeclared part of the shoppers, or everybody"), _text("metric", "which outcome"),
+    _text("method", "plain, or adjusted for what came before", allowed=("plain", "cuped")),
+    Column("effect", "float64", "difference of means a decision (cents, or a share)"),
+    Column("error", "float64", "its standard error", minimum=0),
+    Column("z", "float64", "standard errors of the interval: more than 1.96 where a canary is looked at several times"),
+    Column("low", "float64", "lower end of the interval"), Column("high", "float64", "upper end"),
+    Column("control_mean", "float64", "mean of the control a decision"), Column("theta", "float64", "weight of the adjustment"),
+    Column("decisions", "int64", "of the group"), Column("control_decisions", "int64", "of the control"),
+    Column("shoppers", "int64", "of the group"), Column("control_shoppers", "int64", "of the control"),
+    Column("srm_p", "float64", "p-value of the arms given against their logged probabilities", nullable=True, minimum=0, maximum=1),
+    Column("p_harm", "float64", "of a segment's profit: p-value of a loss, Holm-adjusted", nullable=True, minimum=0, maximum=1),
+    Column("look", "int64", "which look at a canary", nullable=True), Column("looks", "int64", "of how many", nullable=True),
+), "incremental profit, sales, cost and redemptions, from holdout and randomised traffic")  # fmt: skip
 DECISIONS = Table("decisions", "serving", ("decision_id",), (
     _text("decision_id", "one decision"), _text("request_id", "idempotency key"), _SHOPPER, _time("moment", "when asked"),
     _text("promo_id", "promo or no_promo"), _text("reason", "why"), _text("bucket", "how the arm came about", allowed=BUCKETS),
@@ -203,8 +221,11 @@ SHADOW_DECISIONS = Table("shadow_decisions", "serving", ("decision_id", "model_v
     Column("shadow_score", "float64", "highest value that the candidate predicts (cents)", nullable=True),
 ), "what a candidate would have answered, without influence")  # fmt: skip
 
+LOGGED = (DECISIONS, LEDGER_EVENTS, PROMOTIONS)
+"""What serving and promotion write, and `measure_lift` reads where it is there."""
+
 TABLES: tuple[Table, ...] = (
-    *BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, DECISIONS, LEDGER_EVENTS, PROMOTIONS, SHADOW_DECISIONS,
+    *BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, LIFT, DECISIONS, LEDGER_EVENTS, PROMOTIONS, SHADOW_DECISIONS,
 )  # fmt: skip
 
 

@@ -51,6 +51,17 @@ class Horizon:
 
 
 @dataclass(frozen=True)
+class Value:
+    """The group-sequential test of what a canary is worth: decisions planned, looks, and alpha over all of them."""
+
+    __pydantic_config__ = _STRICT
+
+    decisions: Annotated[int, Field(ge=100)]
+    looks: Annotated[int, Field(ge=1, le=12)]
+    alpha: Annotated[float, Field(gt=0, lt=0.5)]
+
+
+@dataclass(frozen=True)
 class Limits:
     """The whole of guardrails.yaml."""
 
@@ -61,6 +72,7 @@ class Limits:
     slow_ms: Annotated[float, Field(gt=0)]
     margins: Margins
     stages: dict[Literal["shadow", "canary_10", "canary_50"], Horizon]
+    value: Value
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def audit(trial: Trial) -> Audit:
     bad, sentence = faults(trial)
     p, arm = trial.propensities[~bad], trial.arm[~bad]
     counts = np.bincount(arm, minlength=p.shape[1])
-    p_value = _mismatch(counts - p.sum(axis=0), p)
+    p_value = mismatch(counts - p.sum(axis=0), np.diag(p.sum(axis=0)) - p.T @ p)
     expected = tuple(p.sum(axis=0).tolist())
     return Audit(trial.rows, 1.0 - float(bad.mean()), sentence, tuple(counts.tolist()), expected, p_value, *_odd(trial.take(~bad)))
 
@@ -59,10 +59,12 @@ def _odd(sound: Trial) -> tuple[int, float, float] | tuple[()]:
     return arm, mean, min(1.0, p * sound.propensities.shape[1])
 
 
-def _mismatch(gap: Floats, p: Floats) -> float | None:
-    """P-value of the quadratic form of the gap in its exact covariance; Pearson's test when every row has the same propensities."""
-    covariance = np.diag(p.sum(axis=0)) - p.T @ p
-    degrees = int(np.linalg.matrix_rank(covariance, hermitian=True)) if len(p) else 0
+def mismatch(gap: Floats, covariance: Floats) -> float | None:
+    """P-value of arms given less expected [K] in the exact covariance [K, K], diag(sum p) - sum p p', of such counts.
+
+    Pearson's test when every row has the same propensities; None when they leave nothing to chance.
+    """
+    degrees = int(np.linalg.matrix_rank(covariance, hermitian=True))
     if degrees == 0:
         return None
     return chi_square_tail(float(gap @ np.linalg.pinv(covariance, hermitian=True) @ gap), degrees)

@@ -1,0 +1,202 @@
+"""Silver events, gold exposures and the decision log -> gold/lift: what the promos brought, by bucket, promo, canary and segment.
+
+The holdout says what the programme brings, randomised arms what each promo brings, a canary at 50 % what a new model brings. Outcome
+windows have closed. A canary is looked at group-sequentially, over the first decisions of the log up to the look that was reached, so
+that asking once more between two looks changes nothing (`promolift.promotion.group_sequential`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from promolift.contracts.features import SEGMENT_ATTRIBUTES
+from promolift.contracts.promos import SourceCard
+from promolift.contracts.tables import DECISIONS, LIFT, LOGGED, PROMOTIONS, table
+from promolift.policy.exploration import rollout_bucket
+from promolift.promotion.graph_change import window_of
+from promolift.promotion.group_sequential import bounds
+from promolift.promotion.guardrails import Value, read_limits
+from promolift.settings import load
+from promolift.uplift.audit import mismatch
+from promolift.uplift.clusters import Floats
+from promolift.uplift.distributions import normal_tail
+from promolift.uplift.lift import UNITS, Side, lifts
+from promolift.uplift.segments import holm
+from spark_jobs import outcomes
+from spark_jobs.contrasts import EVERYBODY, HOLDOUT, metrics_of, ratio, sums
+from spark_jobs.lake import ABSENT, Counters, Lake, conform, struct_type
+from spark_jobs.progress import say
+
+PLAIN_Z = 1.959964
+QUARTERS = 4
+Key = tuple[str, str, str, str]
+Row = dict[str, Any]
+
+
+def run(lake: Lake) -> Counters:
+    """Replace gold/lift."""
+    rows = _experiment(lake)
+    counters: Counters = {"assignments": len(rows)}
+    for log in LOGGED:
+        lake.reads[log.path] = lake.version(log) if lake.exists(log) else ABSENT
+    if not lake.card.covariates and lake.exists(DECISIONS):
+        logged = _log(lake)
+        rows, counters["decisions"] = rows + logged, len(logged)
+    lake.overwrite(LIFT, conform(lake.spark.createDataFrame(rows, struct_type(LIFT)), LIFT))
+    say("measure_lift", LIFT.path, counters)
+    return counters
+
+
+def _experiment(lake: Lake) -> list[Row]:
+    if lake.card.covariates:
+        return _measured(outcomes.of_trials(lake), lake.card, "assignments")
+    return _measured(_described(lake, outcomes.of_experiment(lake)), lake.card, "assignments")
+
+
+def _log(lake: Lake) -> list[Row]:
+    value = read_limits().value
+    decisions = outcomes.of_log(lake)
+    found = _canaries(lake, decisions, value)
+    rows = _measured(_described(lake, decisions), lake.card, "decisions", found.served if found else None)
+    return [_looked(row, found.looks, value) if found and row["contrast"] == "canary" else row for row in rows]
+
+
+def _described(lake: Lake, decisions: DataFrame) -> DataFrame:
+    """With outcomes, and with the segments: attributes of the shopper, and the quarter of earlier sales."""
+    rows = outcomes.with_events(decisions, lake.read(table("silver", "purchases")), lake.card)
+    told = [F.col(name).alias(f"segment_{name}") for name in SEGMENT_ATTRIBUTES]
+    filled = rows.join(lake.read(table("silver", "shoppers")).select("shopper_id", *told), on="shopper_id", how="left")
+    cuts = filled.approxQuantile("before_sales_cents", [i / QUARTERS for i in range(1, QUARTERS)], 0.001)
+    quarter = sum((F.when(F.col("before_sales_cents") > cut, 1).otherwise(0) for cut in cuts), F.lit(1))
+    return filled.withColumn("segment_earlier_sales", F.concat(F.lit("quarter "), quarter.cast("string")))
+
+
+def _measured(rows: DataFrame, card: SourceCard, experiment: str, canaries: DataFrame | None = None) -> list[Row]:
+    rows = rows.cache()
+    found = {str(row["bucket"]): row.asDict() for row in ratio(rows, card).collect()}
+    buckets = sorted(set(found) - {HOLDOUT}) if HOLDOUT in found else []
+    summed = sums(rows, card, buckets, canaries).collect()
+    rows.unpersist()
+    odds = {bucket: _mismatch(one, len(card.arms)) for bucket, one in found.items()}
+    return list(_estimates(summed, card, experiment, odds))
+
+
+def _estimates(summed: list[Any], card: SourceCard, experiment: str, odds: Mapping[str, float | None]) -> Iterator[Row]:
+    """Rows of gold/lift, a contrast at a time."""
+    names, order = metrics_of(card), sorted(summed, key=lambda row: (row["contrast"], row["bucket"], row["arm"], row["segment"]))
+    for contrast, group in groupby(order, key=lambda row: (row["contrast"], row["bucket"], row["arm"])):
+        found: list[Row] = []
+        for segment, part in groupby(group, key=lambda row: row["segment"]):
+            rows = list(part)
+            treated, control = (_side([row for row in rows if bool(row["treated"]) is side], names) for side in (True, False))
+            fixed = {"experiment": experiment, "segment": segment, "srm_p": odds[contrast[1]]}
+            fixed |= dict(zip(("contrast", "bucket", "arm"), contrast, strict=True))
+            found += [fixed | row for row in _lifts(treated, control, names)]
+        yield from _with_harm(found)
+
+
+def _side(rows: list[Any], names: tuple[str, ...]) -> Side:
+    """The sums of one side, in its units' places."""
+    unit = [row["unit"] for row in rows]
+    weight, after, before = np.zeros(UNITS), np.zeros((UNITS, len(names))), np.zeros((UNITS, len(names)))
+    if rows:
+        weight[unit] = [row["weight"] for row in rows]
+        after[unit] = [[row[f"after_{name}"] for name in names] for row in rows]
+        before[unit] = [[row[f"before_{name}"] for name in names] for row in rows]
+    return Side(weight, after, before, sum(row["decisions"] for row in rows), sum(row["shoppers"] for row in rows))
+
+
+def _lifts(treated: Side, control: Side, names: tuple[str, ...]) -> Iterator[Row]:
+    counts = {
+        "decisions": treated.decisions, "control_decisions": control.decisions,
+        "shoppers": treated.shoppers, "control_shoppers": control.shoppers,
+    }  # fmt: skip
+    for lift in lifts(treated, control) or ():
+        for i, name in enumerate(names):
+            effect, error = float(lift.effect[i]), float(lift.error[i])
+            yield {
+                **counts, "metric": name, "method": lift.method, "effect": effect, "error": error, "theta": float(lift.theta[i]),
+                "control_mean": float(control.mean[i]), **_interval(effect, error, PLAIN_Z), "p_harm": None, "look": None, "looks": None,
+            }  # fmt: skip
+
+
+def _interval(effect: float, error: float, z: float) -> Row:
+    return {"z": z, "low": effect - z * error, "high": effect + z * error}
+
+
+def _with_harm(found: list[Row]) -> list[Row]:
+    """The rows of one contrast; each segment's adjusted profit gets the p-value of a loss, adjusted for all of them."""
+    judged = [r for r in found if r["segment"] != EVERYBODY and (r["metric"], r["method"]) == ("profit_cents", "cuped") and r["error"] > 0]
+    p = holm(np.array([normal_tail(-row["effect"] / row["error"]) for row in judged]))
+    for row, adjusted in zip(judged, p, strict=True):
+        row["p_harm"] = float(adjusted)
+    return found
+
+
+def _mismatch(row: Mapping[str, Any], arms: int) -> float | None:
+    """P-value of the arms given in one bucket against their probabilities."""
+    gap = np.array([row[f"given_{i}"] - row[f"sum_{i}"] for i in range(arms)])
+    expected = np.array([row[f"sum_{i}"] for i in range(arms)])
+    products: Floats = np.array([[row[f"sum_{min(i, j)}_{max(i, j)}"] for j in range(arms)] for i in range(arms)])
+    return mismatch(gap, np.diag(expected) - products)
+
+
+def _looked(row: Row, looks: Mapping[str, int], value: Value) -> Row:
+    """The row of a canary with the wider interval of its look."""
+    look = looks[row["arm"]]
+    z = bounds([(i + 1) / value.looks for i in range(look)], value.alpha)[-1]
+    return {**row, **_interval(row["effect"], row["error"], z), "look": look, "looks": value.looks}
+
+
+@dataclass(frozen=True)
+class _Canaries:
+    """Decisions made while a version was at 50 % (`decision_id`, `version`, `candidate`), and each version's look."""
+
+    served: DataFrame
+    looks: dict[str, int]
+
+
+def _canaries(lake: Lake, decisions: DataFrame, value: Value) -> "_Canaries | None":
+    """Canaries at 50 % up to the look that each has reached; None without any."""
+    if not lake.exists(PROMOTIONS):
+        return None
+    salt = load().hash_salt
+    bucket = F.udf(lambda shopper: rollout_bucket(shopper, salt), T.IntegerType())
+    rows = decisions.where("bucket = 'policy'").select("decision_id", "decided", bucket("shopper_id").alias("rollout"))
+    looks: dict[str, int] = {}
+    parts: list[DataFrame] = []
+    for version, model, begin, end in _halves(lake.read(PROMOTIONS).orderBy("seq").collect()):
+        window = window_of(model, "canary_50")
+        if window is None:
+            continue
+        inside = rows.where((F.col("decided") >= F.lit(begin)) & (F.lit(end is None) | (F.col("decided") < F.lit(end))))
+        look = min(value.looks, inside.count() * value.looks // value.decisions)
+        looks[version] = look
+        most = look * value.decisions // value.looks
+        ranked = inside.withColumn("place", F.row_number().over(Window.orderBy("decided", "decision_id"))).where(F.col("place") <= most)
+        candidate = F.col("rollout").between(window.first, window.end - 1)
+        parts.append(ranked.select("decision_id", F.lit(version).alias("version"), candidate.alias("candidate")))
+    if not parts:
+        return None
+    every = parts[0]
+    for part in parts[1:]:
+        every = every.union(part)
+    return _Canaries(every, looks)
+
+
+def _halves(entries: list[Any]) -> Iterator[tuple[str, str, Any, Any]]:
+    """Version, model, begin and end (None: it still is) of each version's latest time at 50 %."""
+    found: dict[str, tuple[str, Any, Any]] = {}
+    for entry in entries:
+        version = entry["version"]
+        if entry["stage_to"] == "canary_50" and entry["stage_from"] != "canary_50":
+            found[version] = (entry["model"], entry["at"], None)
+        elif version in found and entry["stage_to"] != "canary_50" and found[version][2] is None:
+            found[version] = (*found[version][:2], entry["at"])
+    return ((version, *times) for version, times in found.items())
