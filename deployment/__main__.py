@@ -56,8 +56,8 @@ def _render(options: argparse.Namespace) -> int:
 
 def _deploy(options: argparse.Namespace) -> int:
     from deployment.ask import ask_both  # noqa: PLC0415
-    from deployment.kubectl import chosen  # noqa: PLC0415
     from deployment.local import Plan, deploy  # noqa: PLC0415
+    from promolift.kubectl import chosen  # noqa: PLC0415
 
     kubectl = chosen(options.context)
     _confirm(f"Deploy {options.run} to context '{kubectl.context}', namespace promolift, bucket promolift?")
@@ -68,8 +68,8 @@ def _deploy(options: argparse.Namespace) -> int:
 
 
 def _undeploy(options: argparse.Namespace) -> int:
-    from deployment.kubectl import chosen  # noqa: PLC0415
     from deployment.local import Plan, undeploy  # noqa: PLC0415
+    from promolift.kubectl import chosen  # noqa: PLC0415
 
     kubectl = chosen(options.context)
     _confirm(f"Delete namespace promolift of context '{kubectl.context}' and the bucket promolift, decision log included?")
@@ -78,8 +78,8 @@ def _undeploy(options: argparse.Namespace) -> int:
 
 
 def _spark(options: argparse.Namespace) -> int:
-    from deployment.kubectl import chosen  # noqa: PLC0415
     from deployment.secret_values import s3_secret  # noqa: PLC0415
+    from promolift.kubectl import chosen  # noqa: PLC0415
 
     kubectl, documents = chosen(options.context), render(Build("spark"), options.out / "spark")
     (space,) = (document["metadata"]["name"] for document in kinds(documents, "Namespace"))
@@ -96,9 +96,9 @@ def _spark(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> int:
-    from deployment.kubectl import chosen  # noqa: PLC0415
     from deployment.load import measure  # noqa: PLC0415
     from loadtests.run import Load, readable  # noqa: PLC0415
+    from promolift.kubectl import chosen  # noqa: PLC0415
 
     found = measure(chosen(options.context), Load("cluster", options.seconds, options.users, options.run, False, options.out / "load"))
     print(f"{readable(found)}\nreport: {options.out / 'load/load.html'}")

@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from deployment.kubectl import Kubectl
 from promolift.errors import UnavailableError
+from promolift.kubectl import Kubectl
 from serving.kserve.decide import Question, requests
 
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from deployment.kubectl import NAMESPACE, Kubectl
 from loadtests.run import Load, judged, under_load
 from loadtests.service_level import FILE, read_service_level
+from promolift.kubectl import NAMESPACE, Kubectl
 
 
 def measure(kubectl: Kubectl, load: Load) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import yaml
 
 from deployment import release
-from deployment.kubectl import NAMESPACE, Kubectl, need_images, need_kserve
 from deployment.policies import broken
-from deployment.render import MANIFESTS, Build, Document, Release, kinds, render
+from deployment.render import MANIFESTS, Build, Release, kinds, render
 from deployment.schemas import mistakes
 from deployment.secret_values import make_secrets, secret
 from promolift.contracts.artifacts import write_json
 from promolift.errors import ExpectationError, UnavailableError
+from promolift.kubectl import NAMESPACE, Document, Kubectl, need_images, need_kserve
 
 OUT, RECORD = Path("build/deploy"), "deployed.json"
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "PersistentVolume", "StatefulSet")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from deployment.pods import pods_of
-from deployment.render import Build, Document, kinds, render
+from deployment.render import Build, kinds, render
 from pipelines.images import ROOT
 from promolift.contracts.decisions import NODES
 from promolift.errors import ExpectationError, InputError
+from promolift.kubectl import Document
 
 PAGE = ROOT / "docs/cluster.md"
 BEGIN, END = "<!-- generated: python -m deployment page -->", "<!-- end of generated -->"

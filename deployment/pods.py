@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deployment.render import Document
 from deployment.schemas import name_of
+from promolift.kubectl import Document
 
 
 @dataclass(frozen=True)

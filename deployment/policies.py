@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from deployment.pods import Pod, pods_of, selects
-from deployment.render import Document, kinds
+from deployment.render import kinds
 from deployment.schemas import name_of
+from promolift.kubectl import Document
 
 TAGGED = re.compile(r"^[\w./-]+(:[0-9]+/[\w./-]+)?:[\w.-]+-[0-9a-f]{12}-[0-9a-f]{12}$|@sha256:[0-9a-f]{64}$")
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|SALT|_KEY|REDIS_URL")

@@ -5,19 +5,18 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from pipelines.build_images import image_name
 from pipelines.images import ROOT
 from promolift.errors import PromoliftError, UnavailableError
+from promolift.kubectl import Document
 
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("local", "production", "spark")
 """The served graph on one node and on a platform; the namespace of Spark's pods."""
 GROUPS = ("serving", "online")
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ import jsonschema
 import kubernetes_validate
 import yaml
 
-from deployment.render import MANIFESTS, Document
+from deployment.render import MANIFESTS
 from promolift.errors import InputError
+from promolift.kubectl import Document
 
 KUBERNETES = "1.34"
 SCHEMAS = MANIFESTS / "schemas"

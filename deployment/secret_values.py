@@ -5,8 +5,7 @@ import secrets
 from pathlib import Path
 
 from deployment import release
-from deployment.kubectl import NAMESPACE, Kubectl
-from deployment.render import Document
+from promolift.kubectl import NAMESPACE, Document, Kubectl
 from serving.engine.auth import SCOPES, keys_in
 
 

@@ -11,17 +11,16 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
 from promolift.contracts.features import SEGMENT_ATTRIBUTES
 from promolift.contracts.promos import SourceCard
 from promolift.contracts.tables import DECISIONS, LIFT, LOGGED, PROMOTIONS, table
-from promolift.policy.exploration import rollout_bucket
 from promolift.promotion.graph_change import window_of
 from promolift.promotion.group_sequential import bounds
 from promolift.promotion.guardrails import Value, read_limits
+from promolift.promotion.stages import BUCKETS
 from promolift.settings import load
 from promolift.uplift.audit import mismatch
 from promolift.uplift.clusters import Floats
@@ -166,9 +165,7 @@ def _canaries(lake: Lake, decisions: DataFrame, value: Value) -> "_Canaries | No
     """Canaries at 50 % up to the look that each has reached; None without any."""
     if not lake.exists(PROMOTIONS):
         return None
-    salt = load().hash_salt
-    bucket = F.udf(lambda shopper: rollout_bucket(shopper, salt), T.IntegerType())
-    rows = decisions.where("bucket = 'policy'").select("decision_id", "decided", bucket("shopper_id").alias("rollout"))
+    rows = decisions.where("bucket = 'policy'").select("decision_id", "decided", rollout(load().hash_salt).alias("rollout"))
     looks: dict[str, int] = {}
     parts: list[DataFrame] = []
     for version, model, begin, end in _halves(lake.read(PROMOTIONS).orderBy("seq").collect()):
@@ -188,6 +185,14 @@ def _canaries(lake: Lake, decisions: DataFrame, value: Value) -> "_Canaries | No
     for part in parts[1:]:
         every = every.union(part)
     return _Canaries(every, looks)
+
+
+def rollout(salt: str) -> Column:
+    """`promolift.policy.exploration.rollout_bucket` of `shopper_id`, which is not called for every row: its 53 bits, in Spark's words."""
+    who = F.concat(F.length("shopper_id").cast("string"), F.lit(":"), F.col("shopper_id"))
+    digest = F.sha2(F.concat(F.lit(f"{len(salt)}:{salt}7:rollout"), who), 256)
+    bits = F.shiftright(F.conv(F.substring(digest, 1, 14), 16, 10).cast("long"), 3)
+    return F.floor(bits.cast("double") * F.lit(2.0**-53) * BUCKETS).cast("int")
 
 
 def _halves(entries: list[Any]) -> Iterator[tuple[str, str, Any, Any]]:

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from deployment.ask import Doors, doors
-from deployment.kubectl import NAMESPACE, Kubectl, chosen
 from deployment.local import OUT, Deployed, deployed, missing
 from deployment.secret_values import secret
 from promolift.errors import PromoliftError
+from promolift.kubectl import NAMESPACE, Kubectl, chosen
 from serving.kserve.decide import Question, requests
 from tests.cluster.inside import CALLERS
 

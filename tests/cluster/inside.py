@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deployment.kubectl import NAMESPACE, Kubectl
+from promolift.kubectl import NAMESPACE, Kubectl
 
 PODS = Path(__file__).with_name("pods")
 CALLERS = "promolift-callers"

@@ -8,9 +8,9 @@ import httpx
 import pytest
 import redis
 
-from deployment.kubectl import NAMESPACE
 from deployment.secret_values import secret
 from promolift.contracts.decisions import Envelope, read_bytes
+from promolift.kubectl import NAMESPACE
 from promolift.policy.ledger import Ledger
 from tests.cluster.conftest import Cluster, settle
 from tests.cluster.inside import sink

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from deployment.kubectl import NAMESPACE
 from deployment.local import OUT, Plan, deploy, deployed
 from deployment.render import Build, Document, kinds, render
 from promolift.errors import PromoliftError, UnavailableError
+from promolift.kubectl import NAMESPACE
 from tests.cluster.conftest import Cluster, settle
 
 pytestmark = pytest.mark.cluster

@@ -11,11 +11,11 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from deployment.kubectl import NAMESPACE, Kubectl
 from deployment.local import OUT
 from deployment.render import MANIFESTS
 from deployment.secret_values import secret
 from promolift.contracts.decisions import NODES, Envelope, dump, read_bytes, read_request
+from promolift.kubectl import NAMESPACE, Kubectl
 from promolift.redis_server import redis_server
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from deployment import __main__ as command
-from deployment import kubectl, release
-from deployment.kubectl import Kubectl, need_images, need_kserve
+from deployment import release
+from promolift import kubectl
 from promolift.errors import InputError, PromoliftError, UnavailableError
+from promolift.kubectl import Kubectl, need_images, need_kserve
 
 UNREACHABLE = "https://127.0.0.1:1"
 needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not on the PATH")

@@ -10,8 +10,9 @@ import yaml
 
 from deployment import __main__ as command
 from deployment.policies import POLICIES, broken
-from deployment.render import Document, kinds
+from deployment.render import kinds
 from deployment.schemas import mistakes
+from promolift.kubectl import Document
 from promolift.settings import Settings, load
 from tests.deployment.conftest import RELEASE
 

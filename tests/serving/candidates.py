@@ -25,6 +25,7 @@ stages:
   shadow: {decisions: 10, hours: 0}
   canary_10: {decisions: 30, hours: 0}
   canary_50: {decisions: 60, hours: 0}
+value: {decisions: 1000, looks: 2, alpha: 0.05}
 """
 
 

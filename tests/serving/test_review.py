@@ -13,9 +13,12 @@ import httpx
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
+from deltalake import write_deltalake
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from promolift.contracts.artifacts import write_json
+from promolift.contracts.tables import LIFT
+from promolift.delta_rows import arrow_table, created
 from promolift.promotion.actions import Review, dossier_place
 from promolift.promotion.dossier import dossier_hash
 from promolift.promotion.trail import Entry
@@ -98,6 +101,25 @@ def picture(page: Page, name: str) -> None:
     """A screenshot for docs/review.md, where PICTURES names their folder."""
     if folder := os.environ.get("PICTURES"):
         page.screenshot(path=f"{folder}/{name}.png", full_page=True)
+
+
+def measured(served: Served) -> None:
+    """A readout of two promos in one bucket, one of which harms a segment, and of a canary."""
+    rows = []
+    for contrast, arm, effect in (("programme", "", 66.0), ("arm", "deli_30", 169.0), ("arm", "grocery_10", -149.0), ("canary", "2", 12.0)):
+        for segment in ("everybody", "area north"):
+            for metric in ("profit_cents", "sales_cents", "cost_cents", "redemptions"):
+                for method, error in (("plain", 35.0), ("cuped", 30.0)):
+                    harm = 0.0001 if (arm, segment, metric, method) == ("grocery_10", "area north", "profit_cents", "cuped") else None
+                    rows.append({
+                        "experiment": "decisions", "contrast": contrast, "bucket": "randomised", "arm": arm, "segment": segment,
+                        "metric": metric, "method": method, "effect": effect, "error": error, "z": 1.96, "low": effect - 1.96 * error,
+                        "high": effect + 1.96 * error, "control_mean": 900.0, "theta": 0.1, "decisions": 4000, "control_decisions": 4100,
+                        "shoppers": 900, "control_shoppers": 910, "srm_p": 1e-6, "p_harm": harm,
+                        "look": 2 if contrast == "canary" else None, "looks": 4 if contrast == "canary" else None,
+                    })  # fmt: skip
+    created(served.review.lake, LIFT)
+    write_deltalake(f"{served.review.lake}/{LIFT.path}", arrow_table(LIFT, rows), mode="append")
 
 
 def guardrails(served: Served, status: str) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from deployment.__main__ import main
-from deployment.kubectl import Kubectl, chosen, need_images
 from pipelines.build_images import image_name
 from promolift.errors import PromoliftError
+from promolift.kubectl import Kubectl, chosen, need_images
 from promolift.storage import reached
 
 

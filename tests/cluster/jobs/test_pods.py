@@ -18,11 +18,11 @@ import pytest
 from deltalake import DeltaTable
 
 from components.land_events import fetched, land
-from deployment.kubectl import Kubectl
 from pipelines import cluster_runner, run
 from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.tables import Table, schema_of
 from promolift.errors import UnavailableError
+from promolift.kubectl import Kubectl
 from promolift.settings import load
 from promolift.storage import delta_options
 from spark_jobs import cluster

@@ -12,11 +12,11 @@ from typing import IO, Any
 
 import yaml
 
-from deployment.render import Document
 from promolift.errors import InputError, PromoliftError, UnavailableError
 
 PRODUCTION = re.compile(r"(^|[^a-z])(prod|production|prd|live)([^a-z]|$)", re.IGNORECASE)
 NAMESPACE = "promolift"
+Document = dict[str, Any]
 CRDS = {"inferenceservices.serving.kserve.io": "v1beta1", "inferencegraphs.serving.kserve.io": "v1alpha1"}
 """Kinds that KServe brings, and the version that our manifests are written in."""
 REPORTED_S = 30.0
