@@ -148,12 +148,13 @@ def register_model(root: str, mlflow_uri: str, model_name: str, author: str, eva
 
 @_stage("promote")
 def promote_version(
-    folder: str, mlflow_uri: str, model_name: str, version: str, stage: str, guardrails: str, patience_s: int
+    folder: str, mlflow_uri: str, model_name: str, version: str, stage: str, guardrails: str, patience_s: int, context: str
 ) -> bool:  # fmt: skip
     """An approved version -> the stage, its share of shoppers probed and its guardrails watched; true when it may go on."""
     from components.promote import promotion
 
-    return promotion(folder, mlflow_uri, model_name, version, guardrails=guardrails, patience_s=patience_s).advance(stage)
+    about = (folder, mlflow_uri, model_name, version)
+    return promotion(*about, guardrails=guardrails, patience_s=patience_s, context=context).advance(stage)
 
 
 @_stage("train")

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from components.promotion_cluster import ClusterTarget
 from components.promotion_registry import Registry
 from components.promotion_target import RunTarget
 from components.promotion_watch import SeenLog, broken, look, record
-from components.subprogram import run_program
 from promolift.contracts.artifacts import read_manifest, write_json
 from promolift.errors import ConflictError, InputError, PromoliftError
 from promolift.promotion.approval import approval_key, need_approval
@@ -40,14 +40,13 @@ class Terms:
     days: float
     limits: Limits
     patience_s: float
-    salt: str
 
 
 @dataclass
 class Promotion:
     """One version's promotion on one target."""
 
-    target: RunTarget
+    target: RunTarget | ClusterTarget
     registry: Registry
     trail: TrailTable
     terms: Terms
@@ -128,7 +127,7 @@ class Promotion:
         if standing not in {entry.graph for entry in moves[-3:]}:  # the newest move has at most two entries, then the one before it
             raise ConflictError(
                 f"The graph was edited by hand: it is {standing[:12]}, the trail's last move left {newest.graph[:12]}. Restore "
-                f"{self.target.folder / 'rollout/graph.yaml'} from the trail's stage, or roll the version back. Nothing was moved."
+                f"{self.target.where} from the trail's stage, or roll the version back. Nothing was moved."
             )
         now = self.trail.standings()[newest.version]
         _say(f"an earlier promotion ended in the middle: bringing version {now.version} to {now.stage}")
@@ -185,7 +184,7 @@ class Promotion:
         horizon, began = self.terms.limits.stages[stage], self._began(stage)  # type: ignore[index]
         deadline = time.monotonic() + self.terms.patience_s if self.terms.patience_s else float("inf")
         window = window_of(self.standing().model, stage)
-        log = SeenLog(self.target.lake, began, window, self.terms.salt) if window else None
+        log = SeenLog(self.target.lake, began, window, self.target.salt) if window else None
         while True:
             now = self.standing()
             if now.wish is not None:
@@ -207,8 +206,7 @@ class Promotion:
     def _shadow(self) -> int:
         """Have the candidate answer what was logged; how many decisions it has answered."""
         model, most = self.registry.model(self.version), 2 * self.terms.limits.stages["shadow"].decisions
-        arguments = ["shadow", "--run", str(self.target.folder), "--model", str(model), "--most", str(most)]
-        found = run_program("serving.kserve", arguments)[-1]
+        found = self.target.shadow(model, most)
         write_json(self._report("shadow"), found)
         return int(found["decisions"])
 
@@ -250,11 +248,12 @@ def _say(line: str) -> None:
 
 
 def promotion(
-    folder: str, mlflow_uri: str, model_name: str, version: str, *, guardrails: str = "", patience_s: float = 0.0
+    folder: str, mlflow_uri: str, model_name: str, version: str, *, guardrails: str = "", patience_s: float = 0.0, context: str = ""
 ) -> Promotion:  # fmt: skip
-    """The promotion of one version on what serves a run folder, by the settings of this process."""
+    """The promotion of one version on what serves a run folder, or on its deployment in a kube `context`, by this process' settings."""
     settings, place = load(), Path(folder).resolve()
     limits = read_limits(Path(guardrails)) if guardrails else read_limits()
-    terms = Terms(approval_key(place, settings), settings.approval_days, limits, patience_s, settings.hash_salt)
+    terms = Terms(approval_key(place, settings), settings.approval_days, limits, patience_s)
     registry = Registry(mlflow_uri or f"sqlite:///{place / 'mlflow.db'}", model_name, place / "rollout" / "registry")
-    return Promotion(RunTarget(place, settings.hash_salt), registry, TrailTable(place / "lake"), terms, version)
+    target = ClusterTarget(place, context) if context else RunTarget(place, settings.hash_salt)
+    return Promotion(target, registry, TrailTable(place / "lake"), terms, version)

@@ -4,16 +4,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-
-from deltalake import DeltaTable
 
 from promolift.contracts.tables import DECISIONS
 from promolift.delta_rows import Row, read_rows
 from promolift.policy.exploration import PROBE, rollout_bucket
 from promolift.promotion.graph_change import Window
 from promolift.promotion.guardrails import Foretold, Guard, Limits, Seen, judge
+from promolift.storage import Place, exists
 
 COLUMNS = ("entry_id", "shopper_id", "promo_id", "reason", "reserved_cents", "latency_ms", "propensity", "envelope")
 
@@ -21,15 +19,15 @@ COLUMNS = ("entry_id", "shopper_id", "promo_id", "reason", "reserved_cents", "la
 class SeenLog:
     """Decisions of the log since a moment, without probes; each is read once. Groups by the shopper's bucket, whoever answered."""
 
-    def __init__(self, lake: Path, since: datetime, window: Window, salt: str) -> None:
-        self._table, self.window, self._salt = lake / DECISIONS.path, window, salt
+    def __init__(self, lake: Place, since: datetime, window: Window, salt: str) -> None:
+        self._table, self.window, self._salt = f"{lake}/{DECISIONS.path}", window, salt
         # Entries are named by the ledger's clock in milliseconds, of 13 digits until the year 2286: text compares as numbers do.
         self._after = str(int(since.timestamp() * 1000))
         self._rows: list[Seen] = []
 
     def read(self) -> Sequence[Seen]:
         """All of them so far."""
-        if DeltaTable.is_deltatable(str(self._table)):
+        if exists(f"{self._table}/_delta_log"):
             new = read_rows(self._table, COLUMNS, f"WHERE entry_id > '{self._after}' AND shopper_id NOT LIKE '{PROBE}%' ORDER BY entry_id")
             self._rows += [_seen(row, self.window, self._salt) for row in new]
             self._after = new[-1]["entry_id"] if new else self._after

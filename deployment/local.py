@@ -12,7 +12,7 @@ from deployment import release
 from deployment.policies import broken
 from deployment.render import MANIFESTS, Build, Release, kinds, render
 from deployment.schemas import mistakes
-from deployment.secret_values import make_secrets, secret
+from deployment.secret_values import make_secrets
 from promolift.contracts.artifacts import write_json
 from promolift.errors import ExpectationError, UnavailableError
 from promolift.kubectl import NAMESPACE, Document, Kubectl, need_images, need_kserve
@@ -103,7 +103,7 @@ def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
     _say("features into Redis, the model to S3")
     registry = plan.out / "registry.db"
     with kubectl.forwarded("pod/promo-redis-0", 6379) as port:
-        release.materialize(plan.run, f"redis://:{secret(kubectl, 'promo-secrets', 'redis_password')}@127.0.0.1:{port}/0", registry)
+        release.materialize(plan.run, f"redis://:{kubectl.secret('promo-secrets', 'redis_password')}@127.0.0.1:{port}/0", registry)
     delivered = release.deliver(plan.run, registry)
     documents = _checked(Build(build.overlay, delivered, build.components, build.registry), plan.out)
     kubectl.apply(documents, "--dry-run=server")

@@ -34,11 +34,6 @@ def s3_secret(namespace: str = NAMESPACE) -> Document:
     return _document("promo-s3", given, {f"serving.kserve.io/{name}": value for name, value in storage.items()}, namespace)
 
 
-def secret(kubectl: Kubectl, name: str, key: str) -> str:
-    """A value of a Secret."""
-    return kubectl("-n", NAMESPACE, "get", "secret", name, "-o", f"go-template={{{{index .data {json.dumps(key)} | base64decode}}}}")
-
-
 def _is_there(kubectl: Kubectl, name: str) -> bool:
     return kubectl.attempt("-n", NAMESPACE, "get", "secret", name).returncode == 0
 

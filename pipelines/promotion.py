@@ -27,11 +27,15 @@ def promotion(  # noqa: PLR0917 (KFP passes them by keyword)
     model_name: str = "promolift-uplift",
     guardrails: str = "",
     patience_s: int = 0,
+    context: str = "",
 ) -> None:
-    """`folder`: the served run; `guardrails`: a file instead of the shipped limits; `patience_s`: watch a stage so long, 0: to its end."""
+    """`folder`: the served run; `context`: kube context where it is deployed, empty: what serves it on this machine.
+
+    `guardrails`: a file instead of the shipped limits; `patience_s`: watch a stage so long, 0: to its end.
+    """
     about = {
         "folder": folder, "mlflow_uri": mlflow_uri, "version": version, "model_name": model_name, "guardrails": guardrails,
-        "patience_s": patience_s,
+        "patience_s": patience_s, "context": context,
     }  # fmt: skip
     shadow = _stage("shadow", about)
     with dsl.If(shadow.output == True, name="shadow-passed"):  # noqa: E712 (KFP builds the condition from ==)

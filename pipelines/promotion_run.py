@@ -11,6 +11,7 @@ from pipelines.compiled import compiled
 from pipelines.images import ROOT, with_sources
 from pipelines.local_runner import run_pipeline
 from promolift.errors import InputError
+from promolift.kubectl import chosen
 from promolift.locks import held
 from promolift.settings import load
 
@@ -20,6 +21,12 @@ def add_promotion(commands: Any) -> None:
     made = commands.add_parser("promotion", help="an approved version -> shadow -> canary -> champion, guardrails watched, or back")
     made.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
     made.add_argument("--version", required=True, help="the registered version")
+    made.add_argument(
+        "--on", choices=["local", "cluster"], default="local", help="what to promote on: what serves DIR here, or its deployment"
+    )
+    made.add_argument(
+        "--context", default="", help="with --on cluster: kube context (default: the current one, unless it looks like production)"
+    )
     made.add_argument("--guardrails", default="", metavar="FILE", help="limits instead of src/promolift/promotion/guardrails.yaml")
     made.add_argument("--patience", type=int, default=0, metavar="S", help="watch a stage so many seconds at most (0: to its end)")
     made.add_argument("--dry-run", action="store_true", help="print the plan and the graph's diff, and change nothing")
@@ -31,14 +38,16 @@ def promote(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise InputError(f"There is no run folder {folder}; name a served run with --run.")
     guardrails = str(Path(options.guardrails).resolve()) if options.guardrails else ""
+    context = chosen(options.context).context if options.on == "cluster" else ""
     if options.dry_run:
         from components.promote import promotion  # noqa: PLC0415 (loads MLflow)
 
-        print(promotion(str(folder), settings.mlflow_uri, settings.model_name, options.version, guardrails=guardrails).plan())
+        about = (str(folder), settings.mlflow_uri, settings.model_name, options.version)
+        print(promotion(*about, guardrails=guardrails, context=context).plan())
         return 0
     arguments = {
         "folder": str(folder), "mlflow_uri": settings.mlflow_uri, "version": options.version, "model_name": settings.model_name,
-        "guardrails": guardrails, "patience_s": options.patience,
+        "guardrails": guardrails, "patience_s": options.patience, "context": context,
     }  # fmt: skip
     taken = f"Another promotion is at work in {folder}; it sees what the trail says at its next look."
     with held(folder / "rollout" / ".lock", "promote in a folder that can be written", taken):

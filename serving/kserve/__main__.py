@@ -112,8 +112,12 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _shadow(options: argparse.Namespace) -> int:
     from serving.kserve.shadow import report, shadow  # noqa: PLC0415
+    from serving.kserve.versions import keep  # noqa: PLC0415
 
-    print(report(shadow(options.run_folder, options.settings.hash_salt, options.model, options.most)))
+    folder, settings = options.run_folder, options.settings
+    if options.lake:  # what decided there is what this run and these settings say: nobody kept it beside that log
+        keep(Sources("", folder / "serving_model", Path()), settings, folder)
+    print(report(shadow(folder, settings.hash_salt, options.model, options.most, options.lake or folder / "lake")))
     return 0
 
 
@@ -176,6 +180,7 @@ def _add_log(commands: Any, settings: Settings) -> None:
     beside = commands.add_parser("shadow", help="ask another model what it would have answered to logged decisions")
     beside.set_defaults(run=_shadow)
     beside.add_argument("--model", type=Path, required=True, help="model folder of the candidate")
+    beside.add_argument("--lake", default="", help="a deployment's lake, whose log is meant (default: the run's own)")
     beside.add_argument("--most", type=int, default=5_000, help="look at so many of the newest decisions (%(default)s)")
     check = commands.add_parser("reconcile", help="hold the ledger's counters against the log; exit status 1 when they differ")
     check.set_defaults(run=_reconcile, rebuild=False)

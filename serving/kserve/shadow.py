@@ -24,6 +24,7 @@ from promolift.delta_rows import Row, arrow_table, created, read_rows
 from promolift.policy.eligibility import CompiledRules
 from promolift.policy.exploration import PROBE
 from promolift.policy.rules import load_rules
+from promolift.storage import Place
 from serving.kserve.model_folder import load_manifest
 from serving.kserve.predictor import Predictor
 from serving.kserve.replay import Replay
@@ -80,14 +81,17 @@ class Shadow(Replay):
         return self._rules[rules_version, self.version]
 
 
-def shadow(folder: Path, salt: str, model: Path, most: int) -> Summary:
-    """Ask the model about those of the newest `most` decisions that it was not asked about; the summary is of all that it ever was."""
-    asked, lake = Shadow(folder, salt, model), folder / "lake"
+def shadow(folder: Path, salt: str, model: Path, most: int, lake: Place) -> Summary:
+    """Ask the model about those of the newest `most` decisions that it was not asked about; the summary is of all that it ever was.
+
+    `folder` keeps the versions by which `lake`'s decisions were made.
+    """
+    asked = Shadow(folder, salt, model)
     table = created(lake, SHADOW_DECISIONS)
     mine = f"WHERE model_version = '{asked.version}'"
-    known = {row["decision_id"] for row in read_rows(lake / SHADOW_DECISIONS.path, ("decision_id",), mine)}
+    known = {row["decision_id"] for row in read_rows(f"{lake}/{SHADOW_DECISIONS.path}", ("decision_id",), mine)}
     others = f"WHERE model_version <> '{asked.version}' AND shopper_id NOT LIKE '{PROBE}%' ORDER BY entry_id DESC LIMIT {most}"
-    logged = read_rows(lake / DECISIONS.path, ("decision_id", "envelope"), others)
+    logged = read_rows(f"{lake}/{DECISIONS.path}", ("decision_id", "envelope"), others)
     rows, took = [], []
     for envelope in (read_bytes(Envelope, row["envelope"].encode()) for row in logged if row["decision_id"] not in known):
         started = perf_counter()
@@ -96,7 +100,7 @@ def shadow(folder: Path, salt: str, model: Path, most: int) -> Summary:
             took.append((perf_counter() - started) * 1000)
     if rows:
         write_deltalake(table, arrow_table(SHADOW_DECISIONS, rows), mode="append")
-    return summarise(read_rows(lake / SHADOW_DECISIONS.path, SHADOW_DECISIONS.names, mine), took)
+    return summarise(read_rows(f"{lake}/{SHADOW_DECISIONS.path}", SHADOW_DECISIONS.names, mine), took)
 
 
 def summarise(rows: Sequence[Row], took: Sequence[float]) -> Summary:

@@ -48,6 +48,10 @@ class Kubectl:
         text = yaml.safe_dump_all(documents)
         return self("apply", "--server-side", "--force-conflicts", "--validate=strict", *options, "-f", "-", stdin=text)
 
+    def secret(self, name: str, key: str) -> str:
+        """A value of a Secret of our namespace."""
+        return self("-n", NAMESPACE, "get", "secret", name, "-o", f"go-template={{{{index .data {json.dumps(key)} | base64decode}}}}")
+
     @contextmanager
     def forwarded(self, target: str, port: int) -> Iterator[int]:
         """A port of this machine that leads to `target` (svc/NAME, pod/NAME) until the block ends."""

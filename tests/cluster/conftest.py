@@ -15,7 +15,6 @@ import redis
 
 from deployment.ask import Doors, doors
 from deployment.local import OUT, Deployed, deployed, missing
-from deployment.secret_values import secret
 from promolift.errors import PromoliftError
 from promolift.kubectl import NAMESPACE, Kubectl, chosen
 from serving.kserve.decide import Question, requests
@@ -93,7 +92,7 @@ def _rests(pod: Any) -> bool:
 @pytest.fixture
 def ledger_redis(cluster: Cluster) -> Iterator[Any]:
     """A client of the cluster's Redis."""
-    password = secret(cluster.kubectl, "promo-secrets", "redis_password")
+    password = cluster.kubectl.secret("promo-secrets", "redis_password")
     with cluster.kubectl.forwarded("pod/promo-redis-0", 6379) as port, redis.Redis(port=port, password=password) as client:
         yield client
 

@@ -8,7 +8,6 @@ import httpx
 import pytest
 import redis
 
-from deployment.secret_values import secret
 from promolift.contracts.decisions import Envelope, read_bytes
 from promolift.kubectl import NAMESPACE
 from promolift.policy.ledger import Ledger
@@ -34,7 +33,7 @@ def test_a_restarted_redis_knows_every_reservation(cluster: Cluster):
 
 def books(cluster: Cluster, reservations: list[str]) -> tuple[dict[str, Any], list[dict[bytes, bytes]]]:
     """Budgets and reservations as Redis has them."""
-    password = secret(cluster.kubectl, "promo-secrets", "redis_password")
+    password = cluster.kubectl.secret("promo-secrets", "redis_password")
     with cluster.kubectl.forwarded("pod/promo-redis-0", 6379) as port, redis.Redis(port=port, password=password) as client:
         ledger = Ledger(client)
         found = {name: (budget.total, budget.committed, budget.reserved) for name, budget in ledger.budgets().items()}

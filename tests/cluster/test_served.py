@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from deployment.local import OUT
 from deployment.render import MANIFESTS
-from deployment.secret_values import secret
 from promolift.contracts.decisions import NODES, Envelope, dump, read_bytes, read_request
 from promolift.kubectl import NAMESPACE, Kubectl
 from promolift.redis_server import redis_server
@@ -49,10 +48,10 @@ def test_boxes_and_graph_are_ready_and_served_by_kserves_router(cluster: Cluster
 
 def settings_of(cluster: Cluster) -> Settings:
     """The deployment's own settings and secrets."""
-    keys = json.loads(secret(cluster.kubectl, "promo-secrets", "token_keys"))
+    keys = json.loads(cluster.kubectl.secret("promo-secrets", "token_keys"))
     return Settings(
         _env_file=MANIFESTS / "base/settings.env",
-        hash_salt=secret(cluster.kubectl, "promo-secrets", "hash_salt"),
+        hash_salt=cluster.kubectl.secret("promo-secrets", "hash_salt"),
         token_keys={name: SecretStr(value) for name, value in keys.items()},
     )
 
