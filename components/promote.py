@@ -216,7 +216,7 @@ class Promotion:
         shadow = json.loads(self._report("shadow").read_text(encoding="utf-8")) if self._report("shadow").exists() else {}
         guards = look(rows, log.window, self.terms.limits, shadow, planned)
         inside = sum(row.canary for row in rows)
-        report = record(guards, inside, len(rows) - inside) | {"stage": stage, "at": datetime.now(UTC).isoformat()}
+        report = record(guards, inside, len(rows) - inside) | {"stage": stage, "at": datetime.now(UTC).isoformat(), "pace": log.pace()}
         write_json(self._report("guardrails"), report)
         if wrong := broken(guards):
             self.roll_back("guardrails", f"{wrong[0].name}: {wrong[0].detail}", {"guards": [asdict(guard) for guard in guards]})

@@ -1,9 +1,10 @@
 """The decision log since a stage began -> the guardrails' answers."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from promolift.contracts.tables import DECISIONS
@@ -13,6 +14,7 @@ from promolift.promotion.graph_change import Window
 from promolift.promotion.guardrails import Foretold, Guard, Limits, Seen, judge
 from promolift.storage import Place, exists
 
+MINUTES = 60
 COLUMNS = ("entry_id", "shopper_id", "promo_id", "reason", "reserved_cents", "latency_ms", "propensity", "envelope")
 
 
@@ -24,14 +26,25 @@ class SeenLog:
         # Entries are named by the ledger's clock in milliseconds, of 13 digits until the year 2286: text compares as numbers do.
         self._after = str(int(since.timestamp() * 1000))
         self._rows: list[Seen] = []
+        self._pace: Counter[tuple[int, bool]] = Counter()
 
     def read(self) -> Sequence[Seen]:
         """All of them so far."""
         if exists(f"{self._table}/_delta_log"):
             new = read_rows(self._table, COLUMNS, f"WHERE entry_id > '{self._after}' AND shopper_id NOT LIKE '{PROBE}%' ORDER BY entry_id")
-            self._rows += [_seen(row, self.window, self._salt) for row in new]
+            seen = [_seen(row, self.window, self._salt) for row in new]
+            self._pace.update((int(row["entry_id"].partition("-")[0]) // 60_000, one.canary) for row, one in zip(new, seen, strict=True))
+            self._rows += seen
             self._after = new[-1]["entry_id"] if new else self._after
         return self._rows
+
+    def pace(self) -> list[dict[str, Any]]:
+        """Decisions of canary and control in each of the last MINUTES minutes that saw any, oldest first."""
+        minutes = sorted({minute for minute, _ in self._pace})[-MINUTES:]
+        return [
+            {"minute": f"{datetime.fromtimestamp(m * 60, UTC):%H:%M}", "canary": self._pace[m, True], "control": self._pace[m, False]}
+            for m in minutes
+        ]
 
 
 def _seen(row: Row, window: Window, salt: str) -> Seen:

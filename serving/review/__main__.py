@@ -54,7 +54,7 @@ def review_of(folder: Path) -> Review:
 
 def _serve(options: argparse.Namespace) -> int:
     review, people = review_of(options.run_folder), People(options.people or options.run_folder / "rollout" / "people.json")
-    follow = _promoter(options.run_folder, options.guardrails) if options.promote else None
+    follow = _promoter(options.run_folder, options.guardrails, options.on) if options.promote else None
     pages = Pages(review, options.run_folder / "rollout")
     pages.prepare()
     app = application(ReviewApp(review, pages, people, follow, options.secure))
@@ -66,12 +66,12 @@ def _serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _promoter(folder: Path, guardrails: str) -> Callable[[str], None]:
+def _promoter(folder: Path, guardrails: str, on: str) -> Callable[[str], None]:
     """Starts `pipelines.run promotion` for a version; one that finds another at work leaves it the version."""
     log = folder / "rollout" / "started.log"
 
     def start(version: str) -> None:
-        command = [sys.executable, "-m", "pipelines.run", "promotion", "--run", str(folder), "--version", version]
+        command = [sys.executable, "-m", "pipelines.run", "promotion", "--run", str(folder), "--version", version, "--on", on]
         with log.open("a", encoding="utf-8") as out:
             more = ["--guardrails", guardrails] if guardrails else []
             subprocess.Popen([*command, *more], stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
@@ -119,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     serving.set_defaults(act=_serve)
     serving.add_argument("--listen", default="127.0.0.1:8090", metavar="HOST:PORT", help="where to listen (%(default)s)")
     serving.add_argument("--promote", action="store_true", help="start the promotion pipeline here after an approval or a rollback")
+    serving.add_argument("--on", choices=["local", "cluster"], default="local", help="on what serves DIR here (default), or its deployment")
     serving.add_argument("--guardrails", default="", metavar="FILE", help="limits for those promotions")
     serving.add_argument("--secure", action="store_true", help="cookies over HTTPS only: behind a proxy that ends TLS")
     adding = commands.add_parser("add", help="make a person's token; it is printed once, the file keeps its hash")

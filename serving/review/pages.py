@@ -48,7 +48,7 @@ class Pages:
         history = self._review.trail.history(version)
         return {
             "now": now, "dossier": self._dossier(now), "history": list(reversed(history)), "author": self._review.author(version),
-            "champion": self._review.champion(), "guardrails": self._report("guardrails", version),
+            "champion": self._review.champion(), "guardrails": _drawn(self._report("guardrails", version)),
             "shadow": self._report("shadow", version),
             "acts": acts_for(now), "path": PATH[1:], "figures": FIGURES,
         }  # fmt: skip
@@ -111,3 +111,21 @@ class Pages:
             return None
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return document
+
+
+def _drawn(report: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The guardrails' report with what is drawn: per guardrail value, sure part and limit in per cent of the widest, and bars by minute."""
+    if report is None:
+        return None
+    for guard in report["guards"]:
+        ends = [end for end in (guard["value"], guard["bound"], guard["limit"]) if end is not None]
+        guard["drawn"] = None
+        if guard["bound"] is not None and guard["limit"] > 0:
+            scale = 100.0 / (1.1 * max(ends))
+            guard["drawn"] = {name: round(max(0.0, guard[name] * scale), 1) for name in ("value", "bound", "limit")}
+    pace = report.get("pace", [])
+    most = max((minute["canary"] + minute["control"] for minute in pace), default=0)
+    heights = [
+        {name: round(40.0 * count / most, 1) for name, count in (("all", m["canary"] + m["control"]), ("part", m["canary"]))} for m in pace
+    ]
+    return {**report, "bars": [{**minute, **height} for minute, height in zip(pace, heights, strict=True)], "most": most}

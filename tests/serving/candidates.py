@@ -53,10 +53,11 @@ def write_dossier(folder: Path, model: str) -> Path:
 
 
 def add_candidate(run: Path, name: str, **changes: Any) -> str:
-    """Register a model like the one in service under another name; its version. `changes`: fields of its manifest."""
+    """Register the model in service, by its own name, or one like it under another; its version. `changes`: fields of its manifest."""
     folder = run / "models" / name
+    own = read_manifest(run / "serving_model").name
     shutil.copytree(run / "serving_model", folder)
-    content = (folder / "model.tflite").read_bytes() + (b"" if name == "linear" else name.encode())  # the format ignores what follows it
+    content = (folder / "model.tflite").read_bytes() + (b"" if name == own else name.encode())  # the format ignores what follows it
     (folder / "model.tflite").write_bytes(content)
     changes["sha256"] = hashlib.sha256(content).hexdigest()
     write_json(folder / "manifest.json", replace(read_manifest(folder), name=name, **changes))

@@ -124,7 +124,8 @@ def measured(served: Served) -> None:
 
 def guardrails(served: Served, status: str) -> None:
     guard = {"name": "slow", "status": status, "value": 0.4, "bound": 0.2, "limit": 0.05, "detail": "slower than 50 ms: +0.4, surely +0.2"}
-    report = {"stage": "canary_10", "at": "2026-01-01T00:00:00+00:00", "canary": 120, "control": 1080, "guards": [guard]}
+    pace = [{"minute": f"10:{i:02}", "canary": 3 + i % 2, "control": 30 + i} for i in range(30)]
+    report = {"stage": "canary_10", "at": "2026-01-01T00:00:00+00:00", "canary": 120, "control": 1080, "guards": [guard], "pace": pace}
     write_json(served.reports / "guardrails-1.json", report)
 
 
@@ -151,6 +152,8 @@ def test_a_reviewer_approves_and_sees_a_canary_break_and_go_back(page: Page, ser
     page.reload()
     expect(page.locator("td.broken")).to_have_text("broken")
     expect(page.locator("td.broken")).to_have_css("color", "rgb(164, 14, 38)")
+    expect(page.get_by_role("img", name=re.compile("slow: surely 0.2, seen 0.4, limit 0.05"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("Decisions a minute, from 10:00 to 10:29"))).to_be_visible()
     picture(page, "broken")
     moved(served, "canary_10", "rolled_back", "slow: slower than 50 ms", "guardrails")
     page.reload()
@@ -169,16 +172,36 @@ def test_who_may_not_approve_is_shown_no_form(page: Page, served: Served, name: 
     expect(page.get_by_role("button", name="Approve")).to_have_count(0)
 
 
-@pytest.mark.parametrize("place", ["/", "/versions/1", "/trail", "/sign-in"])
+@pytest.mark.parametrize("place", ["/", "/versions/1", "/trail", "/lift", "/sign-in"])
 def test_pages_are_accessible_and_fit_a_phone(browser: Browser, served: Served, place: str):
     context = browser.new_context(base_url=served.url, viewport={"width": 360, "height": 740}, bypass_csp=True)
     page = context.new_page()
+    measured(served)
+    guardrails(served, "broken")
     sign_in(page, served, "bea")
     page.goto(place)
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     context.close()
+
+
+def test_the_experiment_is_read_off_one_page(page: Page, served: Served):
+    sign_in(page, served, "vic")
+    page.get_by_role("link", name="Experiment").click()
+    expect(page.get_by_text("Nothing was measured yet")).to_be_visible()
+    measured(served)
+    page.reload()
+    row = page.get_by_role("row", name=re.compile("grocery_10"))
+    expect(row.locator("td.broken")).to_have_text("less")
+    expect(row).to_contain_text("-149 (-208 to -90)")
+    expect(page.get_by_role("row", name=re.compile("look 2 of 4")).locator("td.early")).to_have_text("not told apart")
+    expect(page.get_by_role("alert")).to_contain_text("Believe none of its figures")
+    page.get_by_text("Segments: profit of grocery_10").click()
+    expect(page.locator("li", has_text="area north").locator(".broken").filter(visible=True)).to_have_text("harmed")
+    picture(page, "experiment")
+    found = httpx.get(f"{served.url}/v1/lift", headers={"Authorization": f"Bearer {served.tokens['vic']}"}, timeout=10).json()
+    assert [one["kind"] for one in found["experiments"][0]["contrasts"]] == ["programme", "arm", "canary"]
 
 
 def test_the_keyboard_alone_is_enough(page: Page, served: Served):
