@@ -18,6 +18,7 @@ from promolift.settings import load
 from serving.kserve.listen import bind
 from serving.kserve.problem import RequestError
 from serving.review.app import ACTS, ReviewApp, application
+from serving.review.oidc import open_id
 from serving.review.pages import Pages
 from serving.review.people import People, people_in
 
@@ -57,7 +58,7 @@ def _serve(options: argparse.Namespace) -> int:
     follow = _promoter(options.run_folder, options.guardrails, options.on) if options.promote else None
     pages = Pages(review, options.run_folder / "rollout")
     pages.prepare()
-    app = application(ReviewApp(review, pages, people, follow, options.secure))
+    app = application(ReviewApp(review, pages, people, follow, secure=options.secure, provider=open_id(load(), secure=options.secure)))
     listener = bind(options.listen)
     host, port = listener.getsockname()[:2]
     print(f"review listens on http://{host}:{port}", flush=True)

@@ -1,5 +1,6 @@
 """The reviewer's pages and their API: routes, sign-in, and the limits around them. Every act goes through `promolift.promotion.actions`."""
 
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -21,6 +23,7 @@ from promolift.promotion.actions import Review
 from promolift.promotion.approval import Person
 from promolift.promotion.stages import PATH, Stage
 from serving.kserve.problem import RequestError
+from serving.review.oidc import CALLBACK, STATE_S, OpenId
 from serving.review.pages import Pages
 from serving.review.people import People, Session, Sessions, need_form
 
@@ -38,8 +41,12 @@ HEADERS = {
 class ReviewApp:
     """The handlers. `carry_out(version)` is called after an act that a promotion has to follow; None: somebody else runs promotions."""
 
-    def __init__(self, review: Review, pages: Pages, people: People, carry_out: Callable[[str], None] | None, secure: bool) -> None:
-        self._review, self._pages, self._people, self._carry_out, self._secure = review, pages, people, carry_out, secure
+    def __init__(
+        self, review: Review, pages: Pages, people: People, carry_out: Callable[[str], None] | None, *, secure: bool,
+        provider: OpenId | None = None,
+    ) -> None:  # fmt: skip
+        self._review, self._pages, self._people, self._carry_out, self.secure = review, pages, people, carry_out, secure
+        self._provider = provider
         self._sessions, self._limiter = Sessions(), FixedWindowRateLimiter(MemoryStorage())
         loader = PackageLoader("serving.review")
         self._templates = Environment(loader=loader, autoescape=select_autoescape(("j2",)), undefined=StrictUndefined, trim_blocks=True)
@@ -68,15 +75,42 @@ class ReviewApp:
     async def sign_in(self, request: Request) -> Response:
         """GET shows the form, POST signs in by a named token."""
         if request.method == "GET":
-            return HTMLResponse(self._render("sign_in", {"session": None, "wrong": ""}))
+            return self._sign_in_page()
         await self._limit(f"sign-in {request.client.host if request.client else ''}")
         token = str((await request.form()).get("token", ""))
         try:
             identifier = self._sessions.begin(self._people.person(token))
         except RequestError as problem:
-            return HTMLResponse(self._render("sign_in", {"session": None, "wrong": str(problem)}), problem.status)
-        answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, identifier, httponly=True, secure=self._secure, samesite="strict")
+            return self._sign_in_page(problem)
+        return self._signed_in(RedirectResponse("/", 303), identifier)
+
+    async def to_provider(self, request: Request) -> Response:
+        """GET /sign-in/oidc: to the OpenID provider."""
+        await self._limit(f"sign-in {request.client.host if request.client else ''}")
+        return await self._open_id().begin(request)
+
+    async def from_provider(self, request: Request) -> Response:
+        """GET /sign-in/oidc/callback: back from it.
+
+        A browser follows a redirect from another site without our strict cookie, so a page of ours leads on.
+        """
+        try:
+            identifier = self._sessions.begin(await self._open_id().person(request))
+        except RequestError as problem:
+            return self._sign_in_page(problem)
+        return self._signed_in(HTMLResponse(self._render("signed_in", {"session": None, "wrong": ""})), identifier)
+
+    def _open_id(self) -> OpenId:
+        if self._provider is None:
+            raise InputError("There is no OpenID provider here; sign in by token, or set PROMOLIFT_OIDC_ISSUER.")
+        return self._provider
+
+    def _sign_in_page(self, problem: RequestError | None = None) -> Response:
+        found = {"session": None, "wrong": str(problem or ""), "provider": self._provider is not None}
+        return HTMLResponse(self._render("sign_in", found), problem.status if problem else 200)
+
+    def _signed_in(self, answer: Response, identifier: str) -> Response:
+        answer.set_cookie(COOKIE, identifier, httponly=True, secure=self.secure, samesite="strict")
         return answer
 
     async def sign_out(self, request: Request) -> Response:
@@ -179,14 +213,20 @@ def application(app: ReviewApp) -> Starlette:
     routes = [
         Route("/", app.home), Route("/trail", app.trail), Route("/lift", app.lift),
         Route("/style.css", app.style), Route("/healthz", app.alive),
-        Route("/sign-in", app.sign_in, methods=["GET", "POST"]), Route("/sign-out", app.sign_out, methods=act),
+        Route("/sign-in", app.sign_in, methods=["GET", "POST"]),
+        Route("/sign-in/oidc", app.to_provider), Route(CALLBACK, app.from_provider), Route("/sign-out", app.sign_out, methods=act),
         Route("/versions/{version}", app.version), Route("/versions/{version}/{name}.png", app.image),
         Route("/versions/{version}/{act}", app.act, methods=act),
         Route("/v1/versions", app.api_versions), Route("/v1/trail", app.api_trail), Route("/v1/lift", app.api_lift),
         Route("/v1/versions/{version}/{act}", app.api_act, methods=act),
     ]  # fmt: skip
     handlers: Any = {RequestError: _problem, PromoliftError: _problem}
-    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(BaseHTTPMiddleware, dispatch=_secured)])
+    # Holds what the provider must send back, for as long as a sign-in takes; lax, since the browser comes back from another site.
+    pending = Middleware(
+        SessionMiddleware, secret_key=secrets.token_urlsafe(32), session_cookie="review_sign_in", max_age=STATE_S, same_site="lax",
+        https_only=app.secure,
+    )  # fmt: skip
+    return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(BaseHTTPMiddleware, dispatch=_secured), pending])
 
 
 async def _secured(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:

@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     author: str = Field("", description="Who trains, by the name that reviewers know; empty: the user of this machine.")
     approval_key: SecretStr = Field(SecretStr(""), description="Key that signs approvals, 32 bytes or more.")
     approval_days: float = Field(14.0, gt=0, description="An approval older than this is none.")
+    oidc_issuer: str = Field("", description="OpenID provider for the reviewer's page, by its issuer URL; empty: named tokens only.")
+    oidc_client_id: str = Field("promolift-review", description="Our client id at that provider.")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="Our client secret at that provider.")
+    oidc_name_claim: str = Field("email", description="Claim that names a person; an author's is the PROMOLIFT_AUTHOR of his trainings.")
+    oidc_roles_claim: str = Field("roles", description="Claim that lists a person's roles: viewer, author, reviewer.")
     rank_by: Literal["estimate", "lower_bound"] = Field("estimate", description="What the best promo has most of; ADR 8 has the figures.")
     do_no_harm: bool = Field(True, description="Give a promo only if the lower bound of its effect is not negative.")
 

@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+import oidc_provider_mock
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from deltalake import write_deltalake
+from oidc_provider_mock import User
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from pydantic import SecretStr
 
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import LIFT
@@ -23,8 +26,10 @@ from promolift.promotion.actions import Review, dossier_place
 from promolift.promotion.dossier import dossier_hash
 from promolift.promotion.trail import Entry
 from promolift.promotion.trail_table import TrailTable
+from promolift.settings import Settings
 from serving.kserve.listen import bind
 from serving.review.app import ReviewApp, application
+from serving.review.oidc import open_id
 from serving.review.pages import Pages
 from serving.review.people import People, people_in
 from tests.serving.candidates import write_dossier
@@ -55,14 +60,24 @@ def registered(lake: Path, version: str) -> None:
     TrailTable(lake).append(replace(entry, evidence=dossier_hash(dossier)))
 
 
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    """An OpenID provider that knows who may do what: bea reviews, mo does something else."""
+    users = [User(sub="bea", claims={"email": "bea", "roles": ["reviewer"]}), User(sub="mo", claims={"email": "mo", "roles": ["cook"]})]
+    with oidc_provider_mock.run_server_in_thread(user_claims=users) as server:
+        yield f"http://localhost:{server.server_port}"
+
+
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
+def served(tmp_path: Path, provider: str) -> Iterator[Served]:
     lake, reports, people = tmp_path / "lake", tmp_path / "rollout", tmp_path / "people.json"
     registered(lake, "1")
     registered(lake, "2")
     tokens = {name: people_in(people).add(name, roles) for name, roles in ROLES.items()}
     review, started = Review(lake, TrailTable(lake), "k" * 32), list[str]()
-    app = application(ReviewApp(review, Pages(review, reports), People(people), started.append, secure=False))
+    settings = Settings(oidc_issuer=provider, oidc_client_secret=SecretStr("known to both"))
+    account = open_id(settings, secure=False)
+    app = application(ReviewApp(review, Pages(review, reports), People(people), started.append, secure=False, provider=account))
     listener = bind("127.0.0.1:0")
     server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -248,6 +263,29 @@ def test_forms_cookies_and_headers_are_guarded(served: Served):
         assert "frame-ancestors 'none'" in headers["content-security-policy"] and headers["x-content-type-options"] == "nosniff"
         tries = [client.post("/sign-in", data={"token": "guess"}).status_code for _ in range(25)]
         assert tries[-1] == 429
+
+
+def test_an_account_at_the_provider_signs_in_with_its_roles_and_no_other(page: Page, served: Served):
+    page.goto("/")
+    page.get_by_role("link", name="Sign in with your account").click()
+    page.get_by_role("button", name="bea").first.click()
+    expect(page.get_by_role("heading", name="Model versions")).to_be_visible()
+    expect(page.get_by_text("bea (reviewer)")).to_be_visible()
+    page.goto("/versions/2")
+    page.get_by_label("Reason to refuse").fill("spends too much")
+    page.get_by_role("button", name="Refuse").click()
+    expect(page.get_by_role("heading", name="Version 2: refused")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_role("link", name="Sign in with your account").click()
+    page.get_by_role("button", name="mo").first.click()
+    expect(page.get_by_role("alert")).to_contain_text("mo has none of the roles viewer, author, reviewer")
+    page.goto("/")
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_a_sign_in_that_did_not_begin_here_is_refused(served: Served):
+    forged = httpx.get(f"{served.url}/sign-in/oidc/callback?code=guess&state=guess", timeout=10)
+    assert (forged.status_code, "The sign-in failed" in forged.text, "review_session" in forged.cookies) == (401, True, False)
 
 
 def test_changed_evidence_is_said_instead_of_shown(page: Page, served: Served):
