@@ -21,7 +21,7 @@ from promolift.contracts.artifacts import ModelManifest, read_manifest
 from promolift.contracts.decisions import NODES
 from promolift.errors import UnavailableError
 from promolift.kubectl import NAMESPACE, Document, chosen
-from promolift.promotion.graph_change import NODE, SERVICE, Window, window_in
+from promolift.promotion.graph_change import SERVICE, Window, window_in
 from promolift.storage import Place, write_text
 from promolift.storage import copy as copied
 
@@ -87,7 +87,7 @@ class ClusterTarget:
         patch = [{"op": "replace", "path": "/spec/nodes", "value": graph["spec"]["nodes"]}]
         self._kubectl("-n", NAMESPACE, "patch", "inferencegraph", GRAPH, "--type=json", "-p", json.dumps(patch))
         window = window_in(graph)
-        self._rolled(GRAPH, lambda router: window.condition in _arguments(router) if window else f'"{NODE}"' not in _arguments(router))
+        self._rolled(GRAPH, lambda router: _window_of(router) == window)
         if window is None:
             self._kubectl("-n", NAMESPACE, "delete", "inferenceservice", SERVICE, "--ignore-not-found", "--wait=false")
 
@@ -164,8 +164,9 @@ class ClusterTarget:
         self._kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{deployment}", f"--timeout={ROLLED_S}s")
 
 
-def _arguments(container: Document) -> str:
-    return " ".join(map(str, container["args"]))
+def _window_of(router: Document) -> Window | None:
+    """The canary in the graph that a router was started with: KServe gives it as JSON."""
+    return window_in({"spec": json.loads(router["args"][router["args"].index("--graph-json") + 1])})
 
 
 def _environment(container: Document) -> dict[str, Any]:

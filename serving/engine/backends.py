@@ -17,6 +17,9 @@ from serving.kserve.fused import FusedGraph
 from serving.kserve.problem import RequestError
 from serving.traces import headers
 
+AGAIN_S = 0.01
+"""Before a graph that failed is asked once more."""
+
 
 class Backend(Protocol):
     """Where decisions come from."""
@@ -76,14 +79,32 @@ class FusedBackend:
 
 
 class GraphBackend:
-    """Decides through an InferenceGraph, whose router turns any transport failure into a 500."""
+    """Decides through an InferenceGraph, whose router turns any transport failure into a 500.
+
+    What failed is asked once more while there is time: a pod that is replaced refuses a connection or two before its Service forgets it
+    (neither KServe's router nor kube-proxy asks again), and a request id that was decided after all gets its decision.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._session: aiohttp.ClientSession | None = None
 
     async def decide(self, request: Request, received_at: str, left_s: float) -> Envelope:
-        """See Backend. The graph is told how much of the deadline is left."""
+        """See Backend."""
+        until = time.perf_counter() + left_s
+        try:
+            return await self._asked(request, received_at, left_s)
+        except TimeoutError:
+            raise
+        except OSError:
+            left_s = until - time.perf_counter() - AGAIN_S
+            if left_s <= 0:
+                raise
+        await asyncio.sleep(AGAIN_S)
+        return await self._asked(request, received_at, left_s)
+
+    async def _asked(self, request: Request, received_at: str, left_s: float) -> Envelope:
+        """One call; the graph is told how much of the deadline is left."""
         body = dump_bytes(replace(request, deadline_ms=max(1, int(left_s * 1000))))
         try:
             async with self._opened().post(self._url, data=body, headers=headers(), timeout=aiohttp.ClientTimeout(total=left_s)) as answer:

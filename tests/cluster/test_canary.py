@@ -83,7 +83,10 @@ def traffic(cluster: Cluster) -> Iterator[Counter[str]]:
                 body = bodies[(part + CALLERS * met.total()) % len(bodies)]
                 answer = client.post("/v1/decisions", json={**body, "request_id": uuid.uuid4().hex, "deadline_ms": 5_000})
                 parts = set(answer.json().get("degraded", ())) if answer.status_code == 200 else {"graph_unavailable"}
-                met["failed" if parts & {"graph_unavailable", "deadline", "model_error"} else "answered"] += 1
+                lacking = parts & {"graph_unavailable", "deadline", "model_error"}
+                met["failed" if lacking else "answered"] += 1
+                if lacking:
+                    print(f"{datetime.now(UTC):%H:%M:%S.%f} {answer.status_code} {lacking}")
                 time.sleep(PAUSE_S)
 
     with ThreadPoolExecutor(CALLERS) as pool:
@@ -156,10 +159,10 @@ def test_an_approved_candidate_serves_its_share_and_a_slow_one_is_taken_back(
         move = of(cluster, run, version, tmp_path)
         now = move.standing()
         assert (done.returncode, now.stage) == (0, "canary_10"), done.stdout + done.stderr
-        first = (decided_by(move, now.model)[0] - approved).total_seconds()
+        first = min(at for at in decided_by(move, now.model) if at > approved) - approved
         share = shares(cluster, move)
         broken = rolled_back(cluster, move, "slow")
-    measured["canary"] = {"approval_to_first_decision_s": round(first, 1), **share, **broken, **met}
+    measured["canary"] = {"approval_to_first_decision_s": round(first.total_seconds(), 1), **share, **broken, **met}
     assert "slow" in broken["reason"]
     assert met["failed"] == 0
     assert (broken["rollback_s"] <= 60, window_in(move.target.graph())) == (True, None)
