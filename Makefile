@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast compile demo serve decide replay review load faults images manifests deploy-local undeploy-local test-cluster bench science clean
+.PHONY: help setup format check test test-fast compile demo serve decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ decide: $(READY) ## ask the served engine for one shopper: make decide SHOPPER=1
 
 replay: $(READY) ## make every logged decision of RUN again with the recorded versions and compare bit for bit
 	@$(PYTHON) -m serving.kserve replay --run $(RUN)
+
+lift: $(READY) ## what the promos of RUN brought, by holdout and randomised traffic (lake/gold/lift; shown by make review)
+	@$(PYTHON) -m spark_jobs measure_lift --lake $(RUN)/lake
 
 review: $(READY) ## the reviewer's page for RUN, promotions started from it (token: python -m serving.review add --run build/demo --name YOU --roles reviewer)
 	@$(PYTHON) -m serving.review serve --run $(RUN) --promote

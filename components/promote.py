@@ -27,8 +27,10 @@ from promolift.promotion.trail import Entry, Standing
 from promolift.promotion.trail_table import TrailTable
 from promolift.settings import load
 
-LOOK_S, SHADOW_S = 1.0, 5.0
-"""Between two looks at a canary, and between two of a shadow, each of which starts a program."""
+SHADOW_S = 5.0
+"""Between two looks at a shadow, each of which starts a program."""
+TOLD_S = 60.0
+"""Between two lines of a watch."""
 ACTOR = "promotion"
 
 
@@ -183,7 +185,7 @@ class Promotion:
         """Look at the stage until its horizon; false when it was rolled back, or patience ended before. A pause only holds it."""
         horizon, began = self.terms.limits.stages[stage], self._began(stage)  # type: ignore[index]
         deadline = time.monotonic() + self.terms.patience_s if self.terms.patience_s else float("inf")
-        window = window_of(self.standing().model, stage)
+        window, told = window_of(self.standing().model, stage), time.monotonic()
         log = SeenLog(self.target.lake, began, window, self.target.salt) if window else None
         while True:
             now = self.standing()
@@ -197,11 +199,14 @@ class Promotion:
             if count >= horizon.decisions and hours >= horizon.hours and not now.paused:
                 _say(f"version {self.version} has seen {count} decisions as {stage}, and no guardrail is broken")
                 return True
+            if time.monotonic() > told + TOLD_S:
+                _say(f"version {self.version} is {stage}: {count} of {horizon.decisions} decisions, {hours:.1f} of {horizon.hours:g} h")
+                told = time.monotonic()
             if time.monotonic() > deadline:
                 seen = f"{count} of {horizon.decisions} decisions, {hours:.1f} of {horizon.hours:g} h"
                 _say(f"version {self.version} stays {stage}: {seen}; the same command goes on watching")
                 return False
-            time.sleep(LOOK_S if log else SHADOW_S)
+            time.sleep(self.target.look_s if log else SHADOW_S)
 
     def _shadow(self) -> int:
         """Have the candidate answer what was logged; how many decisions it has answered."""

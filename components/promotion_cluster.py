@@ -35,6 +35,9 @@ TOLD = ("kubectl.kubernetes.io/last-applied-configuration",)
 class ClusterTarget:
     """What `python -m deployment deploy` left on a kube context ("": the current one), for the run in `folder`."""
 
+    look_s = 5.0
+    """Between two looks at a canary: each asks S3 for the log anew."""
+
     def __init__(self, folder: Path, context: str) -> None:
         self.folder, self._kubectl = folder, chosen(context)
         (folder / "rollout").mkdir(exist_ok=True)

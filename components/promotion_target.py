@@ -52,6 +52,9 @@ class Door:
 class RunTarget:
     """What serves one run folder."""
 
+    look_s = 1.0
+    """Between two looks at a canary."""
+
     def __init__(self, folder: Path, salt: str) -> None:
         self.folder, self.lake, self.salt = folder, folder / "lake", salt
         self.where = str(folder / "rollout" / "graph.yaml")

@@ -72,8 +72,28 @@ def tables(figures: dict[str, Any]) -> str:
         "replaced. Failed: not answered with 200. Degraded: answered in time, without a promo, because a part was away.", "",
         "| what | asked | failed | degraded | p50, ms | p99, ms |", "|---|---|---|---|---|---|",
         *(_disturbed(name, row) for name, row in figures.items() if name.split()[0] in {"kill", "roll"}),
+        *_canaries(figures),
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _canaries(figures: dict[str, Any]) -> Iterator[str]:
+    """What canaries in the graph did, where they were tested."""
+    if not (slow := figures.get("canary")):
+        return
+    yield from ("", "Canaries in the InferenceGraph, while shoppers ask the engine (failed: answered without graph, model or in time):", "")
+    yield f"- {slow['approval_to_first_decision_s']} s from the approval to the candidate's first decision."
+    yield f"- {slow['asked_twice']:,} shoppers asked KServe's router twice: {slow['share']:.1%} met the candidate, as their buckets say."
+    yield f"- Made slow on purpose, it was rolled back; its last decision came {slow['rollback_s']} s after the order. {_failed(slow)}"
+    for name in ("canary that always promotes", "champion and back"):
+        if found := figures.get(name):
+            why = f", rolled back by the guardrail {found['reason'].partition(':')[0]}" if "reason" in found else ""
+            yield f"- {name[0].upper()}{name[1:]}{why}. {_failed(found)}"
+
+
+def _failed(found: dict[str, Any]) -> str:
+    failed = found.get("failed", 0)
+    return f"{failed} of {found['answered'] + failed:,} answers failed."
 
 
 def _disturbed(name: str, row: dict[str, Any]) -> str:

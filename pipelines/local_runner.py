@@ -52,12 +52,12 @@ class Task:
 class Progress(io.TextIOBase):
     """Takes what KFP and the stages write: all of it goes to a log, and each task gives one line on `screen`."""
 
-    def __init__(self, log: Path, screen: Any, names: dict[str, str], memory: PeakMemory) -> None:
-        self.log, self.screen, self.names, self.memory = log.open("w", encoding="utf-8"), screen, names, memory
+    def __init__(self, log: Path, screen: Any, names: dict[str, str], memory: PeakMemory, aloud: str = "") -> None:
+        self.log, self.screen, self.names, self.memory, self.aloud = log.open("w", encoding="utf-8"), screen, names, memory, aloud
         self.tasks: dict[str, Task] = {}
         self.failed = ""
         self._lines: list[str] = []
-        self._part, self._began = "", 0.0
+        self._part, self._began, self._apart = "", 0.0, False
 
     def write(self, text: str) -> int:
         """Log the text and read its complete lines."""
@@ -72,6 +72,9 @@ class Progress(io.TextIOBase):
         if not LOGGED.match(line):
             if not self.failed:
                 self._lines.append(line.strip())
+            if self.aloud and line.strip().startswith(self.aloud):
+                self._say(f"\n    {line.strip()}")
+                self._apart = True
         elif found := STARTED.search(line):
             self._start(found[1])
         elif found := ENDED.search(line):
@@ -89,7 +92,9 @@ class Progress(io.TextIOBase):
 
     def _end(self, task: str, *, failed: bool) -> None:
         self.tasks[task].seconds, self.tasks[task].peak_gib = time.perf_counter() - self._began, self.memory.take()
-        self._say(f"{self.tasks[task].seconds:6.1f} s{'  failed' if failed else ''}\n")
+        again = f"\n  {self.names[task]:<22} " if self._apart else ""
+        self._apart = False
+        self._say(f"{again}{self.tasks[task].seconds:6.1f} s{'  failed' if failed else ''}\n")
         if failed:
             self.failed = self.failed or self.names[task]
 
@@ -130,15 +135,17 @@ def shown_names(spec: dict[str, Any]) -> dict[str, str]:
     return {t["componentRef"]["name"].removeprefix("comp-"): t["taskInfo"]["name"] for t in tasks}
 
 
-def run_pipeline(pipeline: str, arguments: dict[str, Any], work: Path, log: Path, screen: Any, *, runner: Any = None) -> dict[str, Task]:
+def run_pipeline(
+    pipeline: str, arguments: dict[str, Any], work: Path, log: Path, screen: Any, *, runner: Any = None, aloud: str = ""
+) -> dict[str, Task]:  # fmt: skip
     """Run the YAML `pipeline`; its scratch and cache lie in `work`. Returns the tasks by shown name, in the order they ran.
 
-    `runner`: one of KFP's local runners (default: processes of this machine).
+    `runner`: one of KFP's local runners (default: processes of this machine). `aloud`: how lines of tasks begin that the screen shows too.
 
     Raises the failing stage's own error (InputError, ExpectationError, UnavailableError, else PromoliftError).
     """
     spec: dict[str, Any] = next(iter(yaml.safe_load_all(pipeline)))
-    with PeakMemory() as memory, Progress(log, screen, shown_names(spec), memory) as progress:
+    with PeakMemory() as memory, Progress(log, screen, shown_names(spec), memory, aloud) as progress:
         try:
             with _session(work, progress, runner or local.SubprocessRunner(use_venv=False)):
                 components.load_component_from_text(yaml.safe_dump(for_this_machine(spec)))(**arguments)

@@ -60,13 +60,5 @@ def _run(folder: Path, arguments: dict[str, Any]) -> None:
     print(f"promotion of version {arguments['version']} in {folder}", flush=True)
     began = time.monotonic()
     text, place = with_sources(compiled("promotion")), folder / "rollout"
-    run_pipeline(text, arguments, place / ".kfp", place / "promotion.log", sys.stdout)
-    _say(place / "promotion.log")
+    run_pipeline(text, arguments, place / ".kfp", place / "promotion.log", sys.stdout, aloud="version ")
     print(f"  {'total':<22} {time.monotonic() - began:6.1f} s")
-
-
-def _say(log: Path) -> None:
-    """What the promotion said of the version."""
-    for line in log.read_text(encoding="utf-8").splitlines():
-        if line.strip().startswith("version "):
-            print(f"  {line.strip()}")

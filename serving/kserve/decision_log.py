@@ -18,7 +18,8 @@ from serving.kserve.redis_client import connect
 from serving.kserve.spool import Spool, Stopped, repeat
 
 log = logging.getLogger(__name__)
-GROUP, CONSUMER, BATCH = "decision_log", "relay", 2_000
+GROUP, CONSUMER, BATCH, BATCHES = "decision_log", "relay", 2_000, 10
+"""A running relay looks up after so many batches, to say that it is alive and to give expired reservations back."""
 
 
 class Sink(Protocol):
@@ -45,12 +46,12 @@ class DecisionLog:
             if "BUSYGROUP" not in str(problem):
                 raise
 
-    def drain(self) -> int:
-        """Write everything that waits now; returns how many entries were read."""
+    def drain(self, most: int | None = None) -> int:
+        """Write everything that waits now, or so many batches of it; returns how many entries were read."""
         self._spool.settle()
         try:
-            count = self._drain_stream("0") if self._pending else 0
-            return count + self._drain_stream(">")
+            count = self._drain_stream("0", most) if self._pending else 0
+            return count + self._drain_stream(">", most)
         except redis.ResponseError as problem:
             if "NOGROUP" not in str(problem):
                 raise
@@ -58,13 +59,17 @@ class DecisionLog:
             self._join()
             return 0
 
-    def _drain_stream(self, start: str) -> int:
-        """Batches until none is left; `start` "0" reads what was delivered and never acknowledged, ">" what is new."""
-        count, stream = 0, self._ledger.stream
-        while answer := self._ledger.client.xreadgroup(GROUP, CONSUMER, {stream: start}, count=BATCH):
+    def _drain_stream(self, start: str, most: int | None) -> int:
+        """Batches until one is not full; `start` "0" reads what was delivered and never acknowledged, ">" what is new.
+
+        Under steady traffic something new has always come while a batch was written: whoever waits for an empty stream never returns.
+        """
+        count, stream, full = 0, self._ledger.stream, True
+        while full and most != 0 and (answer := self._ledger.client.xreadgroup(GROUP, CONSUMER, {stream: start}, count=BATCH)):
             entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]] = answer[0][1]
             if not entries:
                 break
+            full, most = len(entries) == BATCH, None if most is None else most - 1
             self._pending = True  # until the acknowledgement, whatever fails in between
             rows = rows_of(entries)
             for record, problem in rows.unreadable:
@@ -89,7 +94,7 @@ def relay(redis_url: str, sink: Sink, spill: Path, stopped: Stopped, alive: Path
 
     def work() -> None:
         nonlocal count
-        count += decision_log.drain()
+        count += decision_log.drain(None if stopped is None else BATCHES)
         ledger.expire()
 
     repeat(work, stopped, alive, redis.RedisError, OSError, DeltaError)

@@ -19,9 +19,11 @@ from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
 from promolift.errors import UnavailableError
 from promolift.policy.ledger import Arm, Budget, Ledger, Order, Proposal
 from promolift.redis_server import redis_server
+from serving.kserve import decision_log
 from serving.kserve.constraints import fingerprint
 from serving.kserve.decision_log import DecisionLog, relay
 from serving.kserve.log_delta import DeltaLog, read_decisions
+from serving.kserve.log_rows import Rows
 from serving.kserve.processes import Processes
 from serving.kserve.redis_client import connect
 from serving.kserve.spool import settle, spill_to
@@ -137,6 +139,27 @@ def test_a_redis_that_lost_everything_is_read_from_the_beginning_of_its_new_stre
     write(range(2, 4))
     assert relay.drain() == 0 and "has lost its stream" in caplog.text
     assert (relay.drain(), ids(lake)) == (2, ["d0", "d1", "d2", "d3"])
+
+
+class Busy:
+    """A sink while which writes, shoppers go on deciding."""
+
+    def __init__(self, write: Write) -> None:
+        self.rows, self._write = 0, write
+
+    def write(self, rows: Rows, again: bool) -> None:
+        self._write(range(self.rows, self.rows + 5))
+        self.rows += len(rows.decisions)
+
+
+def test_a_drain_ends_under_steady_traffic(client: redis.Redis, lake: Path, write: Write, monkeypatch: pytest.MonkeyPatch):
+    """Else the relay would neither say that it is alive nor give expired reservations back."""
+    relay = DecisionLog(Ledger(client), Busy(write), lake.with_name("spill.jsonl"))
+    write(range(3))
+    assert (relay.drain(), relay.drain()) == (3, 5)
+    monkeypatch.setattr(decision_log, "BATCH", 2)
+    write(range(20))
+    assert relay.drain(most=4) == 8
 
 
 def test_what_was_answered_without_the_ledger_is_settled_with_it(client: redis.Redis, lake: Path):

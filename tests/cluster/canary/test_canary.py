@@ -37,7 +37,7 @@ pytestmark = [
 ]
 BEA = Person("bea", frozenset({"reviewer"}))
 ASKED, CALLERS, PAUSE_S = 1_000, 4, 0.1
-SLOW_MS = 300
+SLOW_MS = 200
 HARMED = """
 import dataclasses, sys, time
 from serving.kserve import predictor
@@ -51,7 +51,7 @@ from serving.kserve.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
 HARMS = {
-    "slow": "time.sleep(0.5)",
+    "slow": "time.sleep(0.25)",
     "always promotes": (
         "answer = dataclasses.replace(answer, scores=dataclasses.replace(answer.scores, value=(1e6,) * len(answer.scores.value), "
         "lower=(1e6,) * len(answer.scores.lower))) if answer.scores else answer"
@@ -75,7 +75,7 @@ def run(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def traffic(cluster: Cluster) -> Iterator[Counter[str]]:
     """Shoppers of the run who ask the engine until the block ends; counts of answers that lacked a part, and of those that did not."""
     met: Counter[str] = Counter()
-    stop, bodies = threading.Event(), cluster.bodies(400)
+    stop, bodies = threading.Event(), cluster.bodies(4_000)
 
     def ask(part: int) -> None:
         with httpx.Client(base_url=cluster.doors.engine, headers={"X-API-Key": cluster.doors.api_key}, timeout=10) as client:
@@ -108,7 +108,7 @@ def candidate(run: Path, name: str, up_to: Any) -> tuple[str, datetime]:
 
 def limits(folder: Path, canary: int) -> Path:
     path = fast_limits(folder, canary)
-    path.write_text(path.read_text().replace("slow_ms: 5000", f"slow_ms: {SLOW_MS}"))
+    path.write_text(path.read_text().replace("slow_ms: 5000", f"slow_ms: {SLOW_MS}").replace("no_promo: 0.3", "no_promo: 0.15"))
     return path
 
 
