@@ -14,8 +14,9 @@ from deployment.render import MANIFESTS, Build, Release, kinds, render
 from deployment.schemas import mistakes
 from deployment.secret_values import make_secrets
 from promolift.contracts.artifacts import write_json
-from promolift.errors import ExpectationError, UnavailableError
+from promolift.errors import ConflictError, ExpectationError, UnavailableError
 from promolift.kubectl import NAMESPACE, Document, Kubectl, need_images, need_kserve
+from promolift.promotion.graph_change import NODE
 
 OUT, RECORD = Path("build/deploy"), "deployed.json"
 FIRST = ("Namespace", "ServiceAccount", "ConfigMap", "PersistentVolume", "StatefulSet")
@@ -51,6 +52,7 @@ def deploy(kubectl: Kubectl, plan: Plan) -> None:
     release.manifest_of(plan.run)
     release.credentials()
     need_kserve(kubectl)
+    _need_no_canary(kubectl)
     if not plan.registry:
         need_images(kubectl, list(build.images().values()))
     before = _standing(kubectl, plan)
@@ -59,6 +61,13 @@ def deploy(kubectl: Kubectl, plan: Plan) -> None:
     except BaseException:  # an interrupt or a mistake of our own leaves nothing half applied either
         _take_back(kubectl, plan, before)
         raise
+
+
+def _need_no_canary(kubectl: Kubectl) -> None:
+    """Raises ConflictError while a promotion has its candidate in the graph: applying the manifests would end it behind its back."""
+    found = kubectl.attempt("-n", NAMESPACE, "get", "inferencegraph", "promo-decision", "-o", "json")
+    if found.returncode == 0 and NODE in json.loads(found.stdout)["spec"]["nodes"]:
+        raise ConflictError("A canary is in the graph promo-decision; let its promotion end, or roll it back, and deploy again.")
 
 
 def deployed(kubectl: Kubectl, out: Path) -> Deployed:
