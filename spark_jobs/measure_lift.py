@@ -6,35 +6,31 @@ that asking once more between two looks changes nothing (`promolift.promotion.gr
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from promolift.contracts.features import SEGMENT_ATTRIBUTES
 from promolift.contracts.promos import SourceCard
-from promolift.contracts.tables import DECISIONS, LIFT, LOGGED, PROMOTIONS, table
-from promolift.promotion.graph_change import window_of
+from promolift.contracts.tables import DECISIONS, LIFT, LOGGED, table
 from promolift.promotion.group_sequential import bounds
 from promolift.promotion.guardrails import Value, read_limits
-from promolift.promotion.stages import BUCKETS
-from promolift.settings import load
 from promolift.uplift.audit import mismatch
 from promolift.uplift.clusters import Floats
 from promolift.uplift.distributions import normal_tail
 from promolift.uplift.lift import UNITS, Side, lifts
 from promolift.uplift.segments import holm
 from spark_jobs import outcomes
+from spark_jobs.canaries import canaries_of
 from spark_jobs.contrasts import EVERYBODY, HOLDOUT, metrics_of, ratio, sums
 from spark_jobs.lake import ABSENT, Counters, Lake, conform, struct_type
 from spark_jobs.progress import say
 
 PLAIN_Z = 1.959964
 QUARTERS = 4
-Key = tuple[str, str, str, str]
 Row = dict[str, Any]
 
 
@@ -61,7 +57,7 @@ def _experiment(lake: Lake) -> list[Row]:
 def _log(lake: Lake) -> list[Row]:
     value = read_limits().value
     decisions = outcomes.of_log(lake)
-    found = _canaries(lake, decisions, value)
+    found = canaries_of(lake, decisions, value)
     rows = _measured(_described(lake, decisions), lake.card, "decisions", found.served if found else None)
     return [_looked(row, found.looks, value) if found and row["contrast"] == "canary" else row for row in rows]
 
@@ -151,57 +147,3 @@ def _looked(row: Row, looks: Mapping[str, int], value: Value) -> Row:
     look = looks[row["arm"]]
     z = bounds([(i + 1) / value.looks for i in range(look)], value.alpha)[-1]
     return {**row, **_interval(row["effect"], row["error"], z), "look": look, "looks": value.looks}
-
-
-@dataclass(frozen=True)
-class _Canaries:
-    """Decisions made while a version was at 50 % (`decision_id`, `version`, `candidate`), and each version's look."""
-
-    served: DataFrame
-    looks: dict[str, int]
-
-
-def _canaries(lake: Lake, decisions: DataFrame, value: Value) -> "_Canaries | None":
-    """Canaries at 50 % up to the look that each has reached; None without any."""
-    if not lake.exists(PROMOTIONS):
-        return None
-    rows = decisions.where("bucket = 'policy'").select("decision_id", "decided", rollout(load().hash_salt).alias("rollout"))
-    looks: dict[str, int] = {}
-    parts: list[DataFrame] = []
-    for version, model, begin, end in _halves(lake.read(PROMOTIONS).orderBy("seq").collect()):
-        window = window_of(model, "canary_50")
-        if window is None:
-            continue
-        inside = rows.where((F.col("decided") >= F.lit(begin)) & (F.lit(end is None) | (F.col("decided") < F.lit(end))))
-        look = min(value.looks, inside.count() * value.looks // value.decisions)
-        looks[version] = look
-        most = look * value.decisions // value.looks
-        ranked = inside.withColumn("place", F.row_number().over(Window.orderBy("decided", "decision_id"))).where(F.col("place") <= most)
-        candidate = F.col("rollout").between(window.first, window.end - 1)
-        parts.append(ranked.select("decision_id", F.lit(version).alias("version"), candidate.alias("candidate")))
-    if not parts:
-        return None
-    every = parts[0]
-    for part in parts[1:]:
-        every = every.union(part)
-    return _Canaries(every, looks)
-
-
-def rollout(salt: str) -> Column:
-    """`promolift.policy.exploration.rollout_bucket` of `shopper_id`, which is not called for every row: its 53 bits, in Spark's words."""
-    who = F.concat(F.length("shopper_id").cast("string"), F.lit(":"), F.col("shopper_id"))
-    digest = F.sha2(F.concat(F.lit(f"{len(salt)}:{salt}7:rollout"), who), 256)
-    bits = F.shiftright(F.conv(F.substring(digest, 1, 14), 16, 10).cast("long"), 3)
-    return F.floor(bits.cast("double") * F.lit(2.0**-53) * BUCKETS).cast("int")
-
-
-def _halves(entries: list[Any]) -> Iterator[tuple[str, str, Any, Any]]:
-    """Version, model, begin and end (None: it still is) of each version's latest time at 50 %."""
-    found: dict[str, tuple[str, Any, Any]] = {}
-    for entry in entries:
-        version = entry["version"]
-        if entry["stage_to"] == "canary_50" and entry["stage_from"] != "canary_50":
-            found[version] = (entry["model"], entry["at"], None)
-        elif version in found and entry["stage_to"] != "canary_50" and found[version][2] is None:
-            found[version] = (*found[version][:2], entry["at"])
-    return ((version, *times) for version, times in found.items())

@@ -83,7 +83,8 @@ def serve(plan: Plan, settings: Settings) -> int:
             "PROMOLIFT_TOKEN_KEYS": json.dumps(keys),
         }
         settings = settings.model_copy(update={"token_keys": {name: SecretStr(secret) for name, secret in keys.items()}})
-        keep(plan.sources(redis_url), settings, plan.folder)
+        sources = plan.sources(redis_url)
+        keep(sources, settings, plan.folder)
         processes = Processes(plan.folder / "logs")
         stack.callback(processes.stop)
         started = Started(plan, processes, environment)
@@ -92,10 +93,7 @@ def serve(plan: Plan, settings: Settings) -> int:
         graph_url = "" if plan.fused else started.graph(rollout)
         started.relay()
         record = plan.folder / "serving.json"
-        follower = Follower(
-            rollout, plan.sources(redis_url), settings, processes, urls, started.candidate,
-            lambda told: _tell(record, told),
-        )  # fmt: skip
+        follower = Follower(rollout, sources, settings, processes, urls, started.candidate, lambda told: _tell(record, told))
         follower.follow()
         url = started.engine(graph_url)
         addresses = {**follower.told, "url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key}

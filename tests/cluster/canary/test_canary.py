@@ -19,9 +19,11 @@ import httpx
 import pytest
 
 from components.promote import Promotion, promotion
+from deployment.local import OUT, Plan, deploy
 from promolift.contracts.artifacts import read_manifest
 from promolift.contracts.tables import DECISIONS
 from promolift.delta_rows import read_rows
+from promolift.errors import ConflictError
 from promolift.kubectl import NAMESPACE
 from promolift.policy.exploration import rollout_bucket
 from promolift.promotion.approval import Person
@@ -161,6 +163,8 @@ def test_an_approved_candidate_serves_its_share_and_a_slow_one_is_taken_back(
         assert (done.returncode, now.stage) == (0, "canary_10"), done.stdout + done.stderr
         first = min(at for at in decided_by(move, now.model) if at > approved) - approved
         share = shares(cluster, move)
+        with pytest.raises(ConflictError, match="A canary is in the graph"):
+            deploy(cluster.kubectl, Plan(cluster.deployed.run, "", OUT))
         broken = rolled_back(cluster, move, "slow")
     measured["canary"] = {"approval_to_first_decision_s": round(first.total_seconds(), 1), **share, **broken, **met}
     assert "slow" in broken["reason"]
