@@ -26,6 +26,7 @@ from promolift.storage import Place, write_text
 from promolift.storage import copy as copied
 
 GRAPH, PREDICTOR, RELAY = "promo-decision", "promo-predictor", "promo-relay"
+ROUTERS = f"serving.kserve.io/inferencegraph={GRAPH}"
 ROLLED_S = 180
 MODEL, DIGEST = "STORAGE_URI", "PROMOLIFT_MODEL_SHA256"
 SETTINGS = Path(__file__).parent.parent / "manifests/base/settings.env"
@@ -92,7 +93,16 @@ class ClusterTarget:
         window = window_in(graph)
         self._rolled(GRAPH, lambda router: _window_of(router) == window)
         if window is None:
+            self._left()
             self._kubectl("-n", NAMESPACE, "delete", "inferenceservice", SERVICE, "--ignore-not-found", "--wait=false")
+
+    def _left(self) -> None:
+        """Wait until no router of the graph before is left: one that is on its way out still answers on connections that callers keep."""
+        deadline = time.monotonic() + ROLLED_S
+        while any("deletionTimestamp" in pod["metadata"] for pod in self._kubectl.get("-n", NAMESPACE, "pods", "-l", ROUTERS)["items"]):
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"Routers of the graph before did not end in {ROLLED_S} s, so the candidate's service is kept.")
+            time.sleep(0.5)
 
     def probe(self, window: Window | None, champion: str, candidate: str) -> str:
         """Ask the router about shoppers who are nobody; a sentence about shares. Raises ConflictError when one meets the wrong model."""
