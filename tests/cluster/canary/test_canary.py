@@ -117,7 +117,7 @@ def limits(folder: Path, canary: int) -> Path:
     return path
 
 
-def of(cluster: Cluster, run: Path, version: str, folder: Path, canary: int = 100_000) -> Promotion:
+def of(cluster: Cluster, run: Path, version: str, folder: Path, canary: int = 2_000) -> Promotion:
     about = {"guardrails": str(limits(folder, canary)), "patience_s": 240.0, "context": cluster.kubectl.context}
     return promotion(str(run), "", "promolift-uplift", version, **about)  # type: ignore[arg-type]
 
