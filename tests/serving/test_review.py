@@ -124,12 +124,13 @@ def measured(served: Served) -> None:
     for contrast, arm, effect in (("programme", "", 66.0), ("arm", "deli_30", 169.0), ("arm", "grocery_10", -149.0), ("canary", "2", 12.0)):
         for segment in ("everybody", "area north"):
             for metric in ("profit_cents", "sales_cents", "cost_cents", "redemptions"):
-                for method, error in (("plain", 35.0), ("cuped", 30.0)):
+                scale = 0.001 if metric == "redemptions" else 1.0  # a share, where the others are cents
+                for method, error in (("plain", 35.0 * scale), ("cuped", 30.0 * scale)):
                     harm = 0.0001 if (arm, segment, metric, method) == ("grocery_10", "area north", "profit_cents", "cuped") else None
                     rows.append({
                         "experiment": "decisions", "contrast": contrast, "bucket": "randomised", "arm": arm, "segment": segment,
-                        "metric": metric, "method": method, "effect": effect, "error": error, "z": 1.96, "low": effect - 1.96 * error,
-                        "high": effect + 1.96 * error, "control_mean": 900.0, "theta": 0.1, "decisions": 4000, "control_decisions": 4100,
+                        "metric": metric, "method": method, "effect": effect * scale, "error": error, "z": 1.96, "low": effect * scale - 1.96 * error,
+                        "high": effect * scale + 1.96 * error, "control_mean": 900.0, "theta": 0.1, "decisions": 4000, "control_decisions": 4100,
                         "shoppers": 900, "control_shoppers": 910, "srm_p": 1e-6, "p_harm": harm,
                         "look": 2 if contrast == "canary" else None, "looks": 4 if contrast == "canary" else None,
                     })  # fmt: skip
