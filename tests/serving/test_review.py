@@ -129,10 +129,10 @@ def measured(served: Served) -> None:
                     harm = 0.0001 if (arm, segment, metric, method) == ("grocery_10", "area north", "profit_cents", "cuped") else None
                     rows.append({
                         "experiment": "decisions", "contrast": contrast, "bucket": "randomised", "arm": arm, "segment": segment,
-                        "metric": metric, "method": method, "effect": effect * scale, "error": error, "z": 1.96, "low": effect * scale - 1.96 * error,
-                        "high": effect * scale + 1.96 * error, "control_mean": 900.0, "theta": 0.1, "decisions": 4000, "control_decisions": 4100,
-                        "shoppers": 900, "control_shoppers": 910, "srm_p": 1e-6, "p_harm": harm,
-                        "look": 2 if contrast == "canary" else None, "looks": 4 if contrast == "canary" else None,
+                        "metric": metric, "method": method, "effect": effect * scale, "error": error, "z": 1.96,
+                        "low": effect * scale - 1.96 * error, "high": effect * scale + 1.96 * error, "control_mean": 900.0, "theta": 0.1,
+                        "decisions": 4000, "control_decisions": 4100, "shoppers": 900, "control_shoppers": 910, "srm_p": 1e-6,
+                        "p_harm": harm, "look": 2 if contrast == "canary" else None, "looks": 4 if contrast == "canary" else None,
                     })  # fmt: skip
     created(served.review.lake, LIFT)
     write_deltalake(f"{served.review.lake}/{LIFT.path}", arrow_table(LIFT, rows), mode="append")
