@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from promolift.contracts.artifacts import write_json
-from promolift.contracts.tables import EXPOSURES, LIFT, TRUTH
+from promolift.contracts.tables import EVERYBODY, EXPOSURES, LIFT, TRUTH
 from promolift.delta_rows import Row, read_rows
 
 MARKS = re.compile(r"(<!-- figures: lift -->\n).*?(<!-- end of figures -->)", re.DOTALL)
@@ -25,7 +25,7 @@ def truths(run: Path) -> dict[tuple[str, str], float]:
 
 def measure(run: Path) -> dict[str, Any]:
     """Promos whose adjusted interval holds the truth, and the variance that adjusting saves."""
-    where = "WHERE experiment = 'assignments' AND segment = 'everybody' AND metric = 'profit_cents'"
+    where = f"WHERE experiment = 'assignments' AND segment = '{EVERYBODY}' AND metric = 'profit_cents'"
     rows = read_rows(run / "lake" / LIFT.path, LIFT.names, where)
     true = truths(run)
     promos = [row for row in rows if row["contrast"] == "arm" and row["method"] == "cuped"]

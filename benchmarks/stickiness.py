@@ -64,7 +64,7 @@ async def models_of(door: dict[str, Any], shoppers: Sequence[str]) -> list[str]:
     """Which model each shopper met; "" where none was asked."""
     limit = asyncio.Semaphore(CALLS)
 
-    async def ask(session: aiohttp.ClientSession, part: Sequence[str]) -> list[str]:
+    async def _ask(session: aiohttp.ClientSession, part: Sequence[str]) -> list[str]:
         asked = [
             {"request_id": uuid.uuid4().hex, "shopper_id": who, "moment": "2017-12-01T10:00:00Z", "deadline_ms": 30_000} for who in part
         ]
@@ -74,7 +74,7 @@ async def models_of(door: dict[str, Any], shoppers: Sequence[str]) -> list[str]:
 
     async with aiohttp.ClientSession(headers={"X-API-Key": door["api_key"]}) as session:
         parts = [shoppers[i : i + BATCH] for i in range(0, len(shoppers), BATCH)]
-        return [model for part in await asyncio.gather(*(ask(session, part) for part in parts)) for model in part]
+        return [model for part in await asyncio.gather(*(_ask(session, part) for part in parts)) for model in part]
 
 
 def measure(run: Path, count: int) -> dict[str, Any]:

@@ -30,7 +30,8 @@ ROUTERS = f"serving.kserve.io/inferencegraph={GRAPH}"
 ROLLED_S = 180
 MODEL, DIGEST = "STORAGE_URI", "PROMOLIFT_MODEL_SHA256"
 SETTINGS = Path(__file__).parent.parent / "manifests/base/settings.env"
-TOLD = ("kubectl.kubernetes.io/last-applied-configuration",)
+APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""What kubectl leaves on a document that was applied from a client; it is about that document only."""
 
 
 class ClusterTarget:
@@ -61,13 +62,9 @@ class ClusterTarget:
 
     def graph(self) -> Document:
         """The graph that stands."""
-        found = self._get("inferencegraph", GRAPH)
-        return {
-            "apiVersion": found["apiVersion"],
-            "kind": found["kind"],
-            "metadata": {"name": GRAPH},
-            "spec": {"nodes": found["spec"]["nodes"]},
-        }
+        found = self.served()
+        kept = {name: found[name] for name in ("apiVersion", "kind")}
+        return {**kept, "metadata": {"name": GRAPH}, "spec": {"nodes": found["spec"]["nodes"]}}
 
     def champion(self) -> ModelManifest:
         """The manifest of the model that the standing predictor was given."""
@@ -77,9 +74,11 @@ class ClusterTarget:
 
     def served(self) -> Document:
         """The graph's document. Raises UnavailableError where nothing is deployed."""
-        if self._kubectl.attempt("-n", NAMESPACE, "get", "inferencegraph", GRAPH).returncode:
+        found = self._kubectl.attempt("-n", NAMESPACE, "get", "inferencegraph", GRAPH, "-o", "json")
+        if found.returncode:
             raise UnavailableError(f"Context '{self._kubectl.context}' has no graph {GRAPH}; deploy the run first: make deploy-local.")
-        return self._get("inferencegraph", GRAPH)
+        document: Document = json.loads(found.stdout)
+        return document
 
     def put(self, graph: Document, candidate: Path | None = None, champion: Path | None = None) -> None:
         """Exchange the graph, with the candidate's or the champion's model first; returns once it is served. Raises UnavailableError."""
@@ -98,11 +97,13 @@ class ClusterTarget:
 
     def _left(self) -> None:
         """Wait until no router of the graph before is left: one that is on its way out still answers on connections that callers keep."""
-        deadline = time.monotonic() + ROLLED_S
-        while any("deletionTimestamp" in pod["metadata"] for pod in self._kubectl.get("-n", NAMESPACE, "pods", "-l", ROUTERS)["items"]):
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"Routers of the graph before did not end in {ROLLED_S} s, so the candidate's service is kept.")
-            time.sleep(0.5)
+
+        def gone() -> bool:
+            return not any(
+                "deletionTimestamp" in pod["metadata"] for pod in self._kubectl.get("-n", NAMESPACE, "pods", "-l", ROUTERS)["items"]
+            )
+
+        _until(gone, f"Routers of the graph before did not end in {ROLLED_S} s, so the candidate's service is kept.")
 
     def probe(self, window: Window | None, champion: str, candidate: str) -> str:
         """Ask the router about shoppers who are nobody; a sentence about shares. Raises ConflictError when one meets the wrong model."""
@@ -133,8 +134,8 @@ class ClusterTarget:
         spec, told = copy.deepcopy(standing["spec"]), standing["metadata"]
         _set(spec["predictor"]["containers"][0], uri, read_manifest(model).sha256)
         metadata = {
-            "name": SERVICE, "namespace": NAMESPACE, "labels": told["labels"],
-            "annotations": {key: value for key, value in told["annotations"].items() if key not in TOLD},
+            "name": SERVICE, "namespace": NAMESPACE, "labels": told.get("labels", {}),
+            "annotations": {key: value for key, value in told.get("annotations", {}).items() if key != APPLIED},
         }  # fmt: skip
         document = {"apiVersion": standing["apiVersion"], "kind": standing["kind"], "metadata": metadata, "spec": spec}
         self._kubectl.apply([document])
@@ -167,14 +168,22 @@ class ClusterTarget:
 
     def _rolled(self, deployment: str, is_new: Callable[[Document], bool]) -> None:
         """Wait until KServe's controller has changed the Deployment, and until its new pods serve alone."""
-        deadline = time.monotonic() + ROLLED_S
-        found = self._kubectl.attempt("-n", NAMESPACE, "get", "deployment", deployment, "-o", "json")
-        while found.returncode or not is_new(json.loads(found.stdout)["spec"]["template"]["spec"]["containers"][0]):
-            if time.monotonic() > deadline:
-                raise UnavailableError(f"KServe did not change the Deployment {deployment} in {ROLLED_S} s; its controller's log says why.")
-            time.sleep(0.5)
+
+        def changed() -> bool:
             found = self._kubectl.attempt("-n", NAMESPACE, "get", "deployment", deployment, "-o", "json")
+            return not found.returncode and is_new(json.loads(found.stdout)["spec"]["template"]["spec"]["containers"][0])
+
+        _until(changed, f"KServe did not change the Deployment {deployment} in {ROLLED_S} s; its controller's log says why.")
         self._kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{deployment}", f"--timeout={ROLLED_S}s")
+
+
+def _until(true: Callable[[], bool], else_said: str) -> None:
+    """Wait. Raises UnavailableError with the sentence after ROLLED_S."""
+    deadline = time.monotonic() + ROLLED_S
+    while not true():
+        if time.monotonic() > deadline:
+            raise UnavailableError(else_said)
+        time.sleep(0.5)
 
 
 def _window_of(router: Document) -> Window | None:
@@ -188,7 +197,7 @@ def _environment(container: Document) -> dict[str, Any]:
 
 def _set(container: Document, uri: str, digest: str) -> None:
     """Give a box another model: the two variables that the deployment sets."""
+    given = {MODEL: uri, DIGEST: digest}
     for one in container["env"]:
-        one["value"] = {MODEL: uri, DIGEST: digest}.get(one["name"], one.get("value"))
-        if one["value"] is None:
-            del one["value"]
+        if one["name"] in given:
+            one["value"] = given[one["name"]]

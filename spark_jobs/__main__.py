@@ -1,7 +1,6 @@
 """`python -m spark_jobs JOB... --lake DIR`: one Spark session runs the jobs in the given order, in this process or in pods of a cluster."""
 
 import argparse
-import hashlib
 import json
 import signal
 import sys
@@ -16,6 +15,7 @@ WAYS = ("here", "submit", "operator")
 EXAMPLES = """examples:
   python -m spark_jobs ingest_events build_exposures build_features build_examples --lake build/demo/lake
   python -m spark_jobs build_features build_examples --lake s3a://bucket/run/lake --on operator
+  python -m spark_jobs measure_lift --lake build/demo/lake
 
 In pods: the lake is in S3, whose endpoint and keys are the Secret promo-s3 of namespace promolift-spark, which
 `python -m deployment spark` makes. PROMOLIFT_SPARK_IMAGE names the image; PROMOLIFT_SPARK_EXECUTORS, PROMOLIFT_SPARK_CORES and
@@ -54,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _here(options: argparse.Namespace, settings: Settings) -> int:
-    from promolift.promotion.guardrails import FILE  # noqa: PLC0415
+    from spark_jobs import measure_lift  # noqa: PLC0415
     from spark_jobs.lake import run_job  # noqa: PLC0415 (Spark and Delta take seconds, and who submits needs neither)
     from spark_jobs.landing import fingerprint  # noqa: PLC0415
     from spark_jobs.session import start_session  # noqa: PLC0415
 
-    inputs = {"ingest_events": lambda: fingerprint(options.lake), "measure_lift": lambda: hashlib.sha256(FILE.read_bytes()).hexdigest()[:8]}
+    inputs = {"ingest_events": lambda: fingerprint(options.lake), "measure_lift": measure_lift.inputs}
     session = start_session(settings.jars, submitted=options.submitted)
     for job in options.jobs:
         record = run_job(session, options.lake, job, inputs.get(job, str)())

@@ -12,10 +12,14 @@ from spark_jobs.progress import say
 _KEY = ["exposure_id"]
 
 
+def is_closed(as_of: str) -> Column:
+    """Whether `window_end` is at least the grace period before `as_of`."""
+    return F.col("window_end") + F.make_dt_interval(F.lit(LABEL_GRACE_DAYS)) <= F.lit(as_of).cast("timestamp")
+
+
 def closed(exposures: DataFrame, as_of: str) -> DataFrame:
-    """Exposures whose window ended at least the grace period before `as_of`."""
-    ripe = F.col("window_end") + F.make_dt_interval(F.lit(LABEL_GRACE_DAYS)) <= F.lit(as_of).cast("timestamp")
-    return exposures.where(ripe)
+    """Exposures whose window has closed."""
+    return exposures.where(is_closed(as_of))
 
 
 def _during(exposures: DataFrame, events: DataFrame, time: str) -> DataFrame:

@@ -6,14 +6,14 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from promolift.contracts.promos import NO_PROMO, SourceCard
+from promolift.contracts.tables import EVERYBODY
 from promolift.uplift.lift import UNITS
 from spark_jobs import outcomes
 from spark_jobs.outcomes import measures
 
-EVERYBODY, HOLDOUT = "everybody", "holdout"
+HOLDOUT = "holdout"
 PROMOTED = "promoted_sales_cents"
 KEYS = ("contrast", "bucket", "arm", "segment", "treated", "unit")
-COUNTED = ("decisions", "shoppers")
 RETAIL = ("profit_cents", "margin_cents", "sales_cents", PROMOTED, "other_sales_cents", "cost_cents", "redemptions", "conversions")
 TRIAL = ("profit_cents", "margin_cents", "cost_cents", "redemptions", "conversions")
 
@@ -48,7 +48,7 @@ def _a_shopper(rows: DataFrame, card: SourceCard) -> DataFrame:
     Comparisons are made of these few rows instead of every decision.
     """
     known = [name for name in rows.columns if name.startswith(("segment_", "before_")) or name == "earlier"]
-    drawn = 1.0 / F.col("chance")[F.col("promo_id")]
+    drawn = 1.0 / F.nullif(F.col("chance")[F.col("promo_id")], F.lit(0.0))  # an arm without a probability weighs nothing
     after = [name for name in (*outcomes.MONEY, *measures(card.promos), "conversions", "cost_cents", "redemptions") if name in rows.columns]
     summed = [
         F.sum(weight * F.col(name)).alias(f"{kind}_{name}") for kind, weight in (("even", F.lit(1.0)), ("drawn", drawn)) for name in after

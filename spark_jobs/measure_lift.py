@@ -5,6 +5,8 @@ windows have closed. A canary is looked at group-sequentially, over the first de
 that asking once more between two looks changes nothing (`promolift.promotion.group_sequential`).
 """
 
+import hashlib
+import inspect
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
@@ -15,17 +17,21 @@ from pyspark.sql import functions as F
 
 from promolift.contracts.features import SEGMENT_ATTRIBUTES
 from promolift.contracts.promos import SourceCard
-from promolift.contracts.tables import DECISIONS, LIFT, LOGGED, table
+from promolift.contracts.tables import DECISIONS, EVERYBODY, LIFT, LOGGED, table
+from promolift.promotion import group_sequential, guardrails
 from promolift.promotion.group_sequential import bounds
 from promolift.promotion.guardrails import Value, read_limits
+from promolift.settings import load
+from promolift.uplift import lift
 from promolift.uplift.audit import mismatch
 from promolift.uplift.clusters import Floats
 from promolift.uplift.distributions import normal_tail
 from promolift.uplift.lift import UNITS, Side, lifts
 from promolift.uplift.segments import holm
 from spark_jobs import outcomes
+from spark_jobs.build_examples import closed
 from spark_jobs.canaries import canaries_of
-from spark_jobs.contrasts import EVERYBODY, HOLDOUT, metrics_of, ratio, sums
+from spark_jobs.contrasts import HOLDOUT, metrics_of, ratio, sums
 from spark_jobs.lake import ABSENT, Counters, Lake, conform, struct_type
 from spark_jobs.progress import say
 
@@ -34,50 +40,62 @@ QUARTERS = 4
 Row = dict[str, Any]
 
 
+def inputs() -> str:
+    """Fingerprint of what decides beside tables and jobs: guardrails' plan, estimators and salt."""
+    texts = [guardrails.FILE.read_text(encoding="utf-8"), *(inspect.getsource(module) for module in (lift, group_sequential))]
+    return hashlib.sha256("".join([*texts, load().hash_salt]).encode()).hexdigest()[:8]
+
+
 def run(lake: Lake) -> Counters:
     """Replace gold/lift."""
-    rows = _experiment(lake)
-    counters: Counters = {"assignments": len(rows)}
-    for log in LOGGED:
-        lake.reads[log.path] = lake.version(log) if lake.exists(log) else ABSENT
-    if not lake.card.covariates and lake.exists(DECISIONS):
-        logged = _log(lake)
-        rows, counters["decisions"] = rows + logged, len(logged)
+    found = {"assignments": _measured(outcomes.of_trials(lake), lake.card, "assignments")} if lake.card.covariates else _of_events(lake)
+    rows = [row for part in found.values() for row in part]
     lake.overwrite(LIFT, conform(lake.spark.createDataFrame(rows, struct_type(LIFT)), LIFT))
+    counters: Counters = {name: len(part) for name, part in found.items()}
     say("measure_lift", LIFT.path, counters)
     return counters
 
 
-def _experiment(lake: Lake) -> list[Row]:
-    if lake.card.covariates:
-        return _measured(outcomes.of_trials(lake), lake.card, "assignments")
-    return _measured(_described(lake, outcomes.of_experiment(lake)), lake.card, "assignments")
+def _of_events(lake: Lake) -> dict[str, list[Row]]:
+    bought = outcomes.bought_in(lake).cache()  # making baskets takes longest, and both experiments look at them twice
+    rows = _measured(_described(lake, outcomes.of_experiment(lake), bought), lake.card, "assignments")
+    return {"assignments": rows, "decisions": _log(lake, bought)}
 
 
-def _log(lake: Lake) -> list[Row]:
-    value = read_limits().value
-    decisions = outcomes.of_log(lake)
+def _log(lake: Lake, bought: DataFrame) -> list[Row]:
+    """Of the decision log; nothing where there is none yet."""
+    for log in LOGGED:
+        lake.reads[log.path] = lake.version(log) if lake.exists(log) else ABSENT
+    if not lake.exists(DECISIONS):
+        return []
+    value, decisions = read_limits().value, outcomes.of_log(lake)
     found = canaries_of(lake, decisions, value)
-    rows = _measured(_described(lake, decisions), lake.card, "decisions", found.served if found else None)
+    ripe = _described(lake, closed(decisions, lake.card.as_of), bought)
+    rows = _measured(ripe, lake.card, "decisions", found.served if found else None)
     return [_looked(row, found.looks, value) if found and row["contrast"] == "canary" else row for row in rows]
 
 
-def _described(lake: Lake, decisions: DataFrame) -> DataFrame:
-    """With outcomes, and with the segments: attributes of the shopper, and the quarter of earlier sales."""
-    rows = outcomes.with_events(decisions, lake.read(table("silver", "purchases")), lake.card)
+def _described(lake: Lake, decisions: DataFrame, bought: DataFrame) -> DataFrame:
+    """With outcomes, and with the segments that are attributes of the shopper."""
+    rows = outcomes.with_events(decisions, bought, lake.card)
     told = [F.col(name).alias(f"segment_{name}") for name in SEGMENT_ATTRIBUTES]
-    filled = rows.join(lake.read(table("silver", "shoppers")).select("shopper_id", *told), on="shopper_id", how="left")
-    cuts = filled.approxQuantile("before_sales_cents", [i / QUARTERS for i in range(1, QUARTERS)], 0.001)
+    return rows.join(lake.read(table("silver", "shoppers")).select("shopper_id", *told), on="shopper_id", how="left")
+
+
+def _with_quarters(rows: DataFrame) -> DataFrame:
+    """With the quarter of earlier sales as one more segment."""
+    cuts = rows.approxQuantile("before_sales_cents", [i / QUARTERS for i in range(1, QUARTERS)], 0.001)
     quarter = sum((F.when(F.col("before_sales_cents") > cut, 1).otherwise(0) for cut in cuts), F.lit(1))
-    return filled.withColumn("segment_earlier_sales", F.concat(F.lit("quarter "), quarter.cast("string")))
+    return rows.withColumn("segment_earlier_sales", F.concat(F.lit("quarter "), quarter.cast("string")))
 
 
 def _measured(rows: DataFrame, card: SourceCard, experiment: str, canaries: DataFrame | None = None) -> list[Row]:
-    rows = rows.cache()
+    kept = rows.cache()  # three passes are made over it
+    rows = kept if card.covariates else _with_quarters(kept)
     found = {str(row["bucket"]): row.asDict() for row in ratio(rows, card).collect()}
     buckets = sorted(set(found) - {HOLDOUT}) if HOLDOUT in found else []
     summed = sums(rows, card, buckets, canaries).collect()
-    rows.unpersist()
+    kept.unpersist()
     odds = {bucket: _mismatch(one, len(card.arms)) for bucket, one in found.items()}
     return list(_estimates(summed, card, experiment, odds))
 
@@ -112,11 +130,11 @@ def _lifts(treated: Side, control: Side, names: tuple[str, ...]) -> Iterator[Row
         "decisions": treated.decisions, "control_decisions": control.decisions,
         "shoppers": treated.shoppers, "control_shoppers": control.shoppers,
     }  # fmt: skip
-    for lift in lifts(treated, control) or ():
+    for found in lifts(treated, control) or ():
         for i, name in enumerate(names):
-            effect, error = float(lift.effect[i]), float(lift.error[i])
+            effect, error = float(found.effect[i]), float(found.error[i])
             yield {
-                **counts, "metric": name, "method": lift.method, "effect": effect, "error": error, "theta": float(lift.theta[i]),
+                **counts, "metric": name, "method": found.method, "effect": effect, "error": error, "theta": float(found.theta[i]),
                 "control_mean": float(control.mean[i]), **_interval(effect, error, PLAIN_Z), "p_harm": None, "look": None, "looks": None,
             }  # fmt: skip
 

@@ -22,21 +22,26 @@ MONEY = ("margin_cents", "sales_cents")
 
 
 def of_experiment(lake: Lake) -> DataFrame:
-    """Closed exposures: decision, shopper, moment, bucket, arm given, `chance` of each arm by name, and what the promo cost."""
-    card = lake.card
-    arms = F.array(*(F.lit(arm) for arm in card.arms))
+    """Closed exposures with what the promo cost: see `_exposures`."""
     paid = lake.read(table("silver", "redemptions")).groupBy(F.col("exposure_id").alias("decision_id"))
-    given = closed(lake.read(EXPOSURES), card.as_of).select(
-        F.col("exposure_id").alias("decision_id"), "shopper_id", "moment", "window_end", "bucket", "promo_id",
-        F.map_from_arrays(arms, "propensities").alias("chance"), F.col("moment").alias("decided"),
-    )  # fmt: skip
     summed = paid.agg(F.sum("cost_cents").alias("paid_cents"), F.count("*").alias("redemptions"))
-    return _costed(given.join(summed, on="decision_id", how="left"), card)
+    return _costed(_exposures(lake).join(summed, on="decision_id", how="left"), lake.card)
+
+
+def _exposures(lake: Lake) -> DataFrame:
+    """Closed exposures: decision, shopper, moment, end of the window, bucket, arm given, and `chance` of each arm by name."""
+    arms = F.array(*(F.lit(arm) for arm in lake.card.arms))
+    named = F.map_from_arrays(arms, "propensities").alias("chance")
+    known = ("shopper_id", "moment", "window_end", "bucket", "promo_id")
+    return closed(lake.read(EXPOSURES), lake.card.as_of).select(F.col("exposure_id").alias("decision_id"), *known, named)
 
 
 def of_log(lake: Lake) -> DataFrame:
-    """Closed decisions of the log in the same form. `explore` is the part of `policy` that the draw chose, and goes with it."""
-    card, parsed = lake.card, F.from_json("envelope", "decision struct<propensities: map<string, double>, reservation_id: string>")
+    """Every decision of the log in the same form, closed or not, with the time when it was made (`decided`).
+
+    `explore` is the part of `policy` that the draw chose, and goes with it.
+    """
+    parsed = F.from_json("envelope", "decision struct<propensities: map<string, double>, reservation_id: string>")
     rows = lake.read(DECISIONS).where(~F.col("shopper_id").startswith(PROBE)).withColumn("decision", parsed.getField("decision"))
     window = F.col("moment") + F.make_dt_interval(F.lit(OUTCOME_WINDOW_DAYS))
     given = rows.select(
@@ -47,8 +52,7 @@ def of_log(lake: Lake) -> DataFrame:
     )  # fmt: skip
     events = lake.read(LEDGER_EVENTS).where("event = 'committed'").groupBy("reservation_id")
     spent = events.agg(F.sum("cents").alias("paid_cents"), F.count("*").alias("redemptions"))
-    found = closed(given, card.as_of).join(spent, on="reservation_id", how="left").drop("reservation_id")
-    return _costed(found, card)
+    return _costed(given.join(spent, on="reservation_id", how="left").drop("reservation_id"), lake.card)
 
 
 def _costed(given: DataFrame, card: SourceCard) -> DataFrame:
@@ -66,12 +70,7 @@ def of_trials(lake: Lake) -> DataFrame:
         F.col("exposure_id").alias("decision_id"), "margin_cents", "cost_cents", F.col("converted").cast("int").alias("conversions"),
         (F.col("cost_cents") > 0).cast("int").alias("redemptions"), F.coalesce(*earlier, F.lit(0.0)).alias("earlier"), *segments,
     )  # fmt: skip
-    arms = F.array(*(F.lit(arm) for arm in card.arms))
-    given = closed(lake.read(EXPOSURES), card.as_of).select(
-        F.col("exposure_id").alias("decision_id"), "shopper_id", "moment", "bucket", "promo_id",
-        F.map_from_arrays(arms, "propensities").alias("chance"), F.col("moment").alias("decided"),
-    )  # fmt: skip
-    return given.join(came, on="decision_id", how="inner")
+    return _exposures(lake).join(came, on="decision_id", how="inner")
 
 
 def measures(promos: Sequence[Promo]) -> list[str]:
@@ -79,9 +78,14 @@ def measures(promos: Sequence[Promo]) -> list[str]:
     return [measure_name("sales_cents", category) for category in sorted({promo.category for promo in promos})]
 
 
-def with_events(decisions: DataFrame, purchases: DataFrame, card: SourceCard) -> DataFrame:
+def bought_in(lake: Lake) -> DataFrame:
+    """Every basket: shopper, time, margin, and sales, of all lines and by category."""
+    lines = lake.read(table("silver", "purchases"))
+    return baskets.build(lines).select("shopper_id", "time", *MONEY, *measures(lake.card.promos), F.lit(1).alias("conversions"))
+
+
+def with_events(decisions: DataFrame, bought: DataFrame, card: SourceCard) -> DataFrame:
     """The decisions with margin, sales by category and conversions of their window, and `before_*` of the shopper's earlier weeks."""
-    bought = baskets.build(purchases).select("shopper_id", "time", *MONEY, *measures(card.promos), F.lit(1).alias("conversions"))
     summed = [*MONEY, *measures(card.promos), "conversions"]
     after = _after(decisions, bought).groupBy("decision_id").agg(*(F.sum(name).alias(name) for name in summed))
     before = _before(decisions, bought, summed)

@@ -50,7 +50,7 @@ class DecisionLog:
         """Write everything that waits now, or so many batches of it; returns how many entries were read."""
         self._spool.settle()
         try:
-            count = self._drain_stream("0", most) if self._pending else 0
+            count = self._drain_stream("0", None) if self._pending else 0
             return count + self._drain_stream(">", most)
         except redis.ResponseError as problem:
             if "NOGROUP" not in str(problem):

@@ -3,7 +3,7 @@
 from itertools import groupby
 from typing import Any
 
-from promolift.contracts.tables import LIFT
+from promolift.contracts.tables import EVERYBODY, LIFT
 from promolift.delta_rows import Row, read_rows
 from promolift.storage import Place, exists
 
@@ -48,11 +48,11 @@ def _experiment(name: str, rows: list[Row]) -> dict[str, Any]:
 
 def _line(rows: list[Row]) -> dict[str, Any]:
     """One comparison: adjusted outcomes, the plain profit beside, and the segments' profit."""
-    whole = [row for row in rows if row["segment"] == "everybody"]
+    whole = [row for row in rows if row["segment"] == EVERYBODY]
     adjusted = {row["metric"]: row for row in whole if row["method"] == "cuped"}
     (plain,) = (row for row in whole if (row["method"], row["metric"]) == ("plain", "profit_cents"))
     profit = adjusted["profit_cents"]
-    segments = [row for row in rows if row["segment"] != "everybody" and (row["method"], row["metric"]) == ("cuped", "profit_cents")]
+    segments = [row for row in rows if row["segment"] != EVERYBODY and (row["method"], row["metric"]) == ("cuped", "profit_cents")]
     return {
         **{name: profit[name] for name in ("bucket", "arm", "decisions", "control_decisions", "shoppers", "srm_p", "look", "looks")},
         "outcomes": adjusted, "plain": plain, "segments": segments, "answer": _answer(profit),

@@ -8,6 +8,8 @@ import secrets
 from typing import Any
 
 from authlib.integrations.starlette_client import OAuth, OAuthError
+from httpx2 import HTTPError, InvalidURL
+from joserfc.errors import JoseError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,6 +19,8 @@ from promolift.settings import Settings
 from serving.kserve.problem import RequestError
 
 CALLBACK = "/sign-in/oidc/callback"
+UNSOUND = (OAuthError, JoseError, HTTPError, InvalidURL, ValueError, KeyError)
+"""What Authlib raises for a provider that refuses, does not answer, answers nonsense, or signs with a key that is not its own."""
 STATE_S = 600
 """How long somebody may take at the provider."""
 
@@ -37,7 +41,7 @@ class OpenId:
         back = str(request.base_url.replace(scheme="https") if self._secure else request.base_url).rstrip("/") + CALLBACK
         try:
             answer: Response = await self._client.authorize_redirect(request, back, nonce=secrets.token_urlsafe(16))
-        except Exception as problem:  # whatever the client of a provider may raise: nobody can sign in, and that is all there is to say
+        except UNSOUND as problem:
             raise UnavailableError(f"The OpenID provider does not answer ({problem}); sign in by token, or try again.") from problem
         return answer
 
@@ -45,7 +49,7 @@ class OpenId:
         """Who came back from the provider. Raises RequestError 401 for a sign-in that is not sound, 403 for a person without a role."""
         try:
             token: dict[str, Any] = await self._client.authorize_access_token(request)
-        except OAuthError as problem:
+        except UNSOUND as problem:
             raise RequestError(401, "Not signed in", f"The sign-in failed ({problem}); begin it again.") from problem
         claims = token.get("userinfo") or {}
         name, given = claims.get(self._name), claims.get(self._roles, ())

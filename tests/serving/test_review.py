@@ -33,6 +33,7 @@ from serving.review.oidc import open_id
 from serving.review.pages import Pages
 from serving.review.people import People, people_in
 from tests.serving.candidates import write_dossier
+from tests.serving.conftest import listening
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = [
@@ -287,6 +288,26 @@ def test_an_account_at_the_provider_signs_in_with_its_roles_and_no_other(page: P
 def test_a_sign_in_that_did_not_begin_here_is_refused(served: Served):
     forged = httpx.get(f"{served.url}/sign-in/oidc/callback?code=guess&state=guess", timeout=10)
     assert (forged.status_code, "The sign-in failed" in forged.text, "review_session" in forged.cookies) == (401, True, False)
+
+
+def test_a_code_that_the_provider_did_not_give_signs_nobody_in(served: Served):
+    with httpx.Client(base_url=served.url, timeout=10) as client:
+        state = httpx.URL(client.get("/sign-in/oidc").headers["location"]).params["state"]
+        forged = client.get("/sign-in/oidc/callback", params={"code": "guess", "state": state})
+        assert (forged.status_code, "The sign-in failed" in forged.text, "review_session" in client.cookies) == (401, True, False)
+
+
+@pytest.mark.parametrize("issuer", ["http://127.0.0.1:9", "http://127.0.0.1:9/not a url\n"])
+def test_a_provider_that_does_not_answer_is_said_and_tokens_still_work(tmp_path: Path, issuer: str):
+    people = tmp_path / "people.json"
+    token = people_in(people).add("bea", ["reviewer"])
+    review = Review(tmp_path / "lake", TrailTable(tmp_path / "lake"), "k" * 32)
+    account = open_id(Settings(oidc_issuer=issuer), secure=False)
+    app = application(ReviewApp(review, Pages(review, tmp_path), People(people), None, secure=False, provider=account))
+    with listening(app) as url, httpx.Client(base_url=url, timeout=10) as client:
+        away = client.get("/sign-in/oidc")
+        assert (away.status_code, "does not answer" in away.json()["detail"]) == (503, True)
+        assert client.post("/sign-in", data={"token": token}).status_code == 303
 
 
 def test_changed_evidence_is_said_instead_of_shown(page: Page, served: Served):

@@ -15,8 +15,9 @@ from promolift.contracts import tables as contract
 from promolift.contracts.promos import NO_PROMO
 from promolift.policy.exploration import rollout_bucket
 from promolift.promotion.graph_change import window_of
+from promolift.promotion.guardrails import Value
 from promolift.settings import Settings
-from spark_jobs import lake, measure_lift, session
+from spark_jobs import canaries, lake, measure_lift, outcomes, session
 from spark_jobs.landing import fingerprint
 
 sys.path.insert(0, str(Path(__file__).parent))  # the small world lies beside its tests, which are no package
@@ -170,6 +171,29 @@ def moves(*stages: tuple[str, datetime]) -> Rows:
     return rows
 
 
+@pytest.mark.parametrize(("open_at", "look"), [(None, 3), (900, 2), (399, 0), (400, 1)])
+def test_a_look_waits_for_the_last_decision_up_to_it_to_close(
+    spark: SparkSession, tmp_path: Path, world: dict[str, Rows], open_at: int | None, look: int
+) -> None:
+    root = small.write(tmp_path / "lake", {"shoppers": world["shoppers"]})
+    began = datetime(2017, 7, 1, tzinfo=UTC)
+    logged = [{**row, "bucket": "policy"} for row in decisions(world, began)[0]]
+    if open_at is not None:
+        logged[open_at] = {**logged[open_at], "moment": small.AS_OF}
+    written(spark, root, contract.DECISIONS, logged)
+    written(spark, root, contract.LEDGER_EVENTS, [])
+    written(spark, root, contract.PROMOTIONS, moves(("canary_50", began)))
+    there = lake.Lake(spark, root)
+    found = canaries.canaries_of(there, outcomes.of_log(there), Value(decisions=1600, looks=4, alpha=0.05))
+    assert found is not None
+    assert (found.looks, found.served.count()) == ({"2": look}, look * 400)
+
+
+def written(spark: SparkSession, root: Path, table: contract.Table, rows: Rows) -> None:
+    frame = spark.createDataFrame([[row[name] for name in table.names] for row in rows], lake.struct_type(table))
+    frame.write.format("delta").save(str(root / table.path))
+
+
 def test_the_log_tells_the_same_and_a_canary_only_what_its_look_has_reached(
     spark: SparkSession, built: Path, world: dict[str, Rows], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,8 +202,7 @@ def test_the_log_tells_the_same_and_a_canary_only_what_its_look_has_reached(
     probe = {**logged[0], "shopper_id": "probe:1", "decision_id": "probe"}
     trail = moves(("shadow", began - WEEK), ("canary_10", began - WEEK), ("canary_50", began + timedelta(seconds=100)))
     for table, rows in ((contract.DECISIONS, [*logged, probe]), (contract.LEDGER_EVENTS, events), (contract.PROMOTIONS, trail)):
-        frame = spark.createDataFrame([[row[name] for name in table.names] for row in rows], lake.struct_type(table))
-        frame.write.format("delta").save(str(built / table.path))
+        written(spark, built, table, rows)
     limits = measure_lift.read_limits()
     planned = type(limits.value)(decisions=1600, looks=4, alpha=0.05)
     monkeypatch.setattr(measure_lift, "read_limits", lambda: type(limits)(**{**vars(limits), "value": planned}))

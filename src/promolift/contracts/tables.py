@@ -169,6 +169,8 @@ TRUTH = Table("truth", "truth", ("exposure_id", "promo_id"), (
     Column("margin_cents", "float64", "expected incremental margin"), Column("cost_cents", "float64", "expected promo cost"),
 ), "known uplift of the simulated experiment")  # fmt: skip
 
+EVERYBODY = "everybody"
+"""The segment of all shoppers."""
 LIFT = Table("lift", "gold", ("experiment", "contrast", "bucket", "arm", "segment", "metric", "method"), (
     _text("experiment", "whose decisions", allowed=("assignments", "decisions")),
     _text("contrast", "what is compared: a bucket with the holdout, a promo with no_promo, a canary with the champion",

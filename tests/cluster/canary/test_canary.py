@@ -202,7 +202,7 @@ def test_a_candidate_that_always_promotes_is_taken_back(cluster: Cluster, run: P
         version, _ = candidate(run, "third", "champion")
         move = of(cluster, run, version, tmp_path)
         assert move.advance("shadow")
-        threading.Thread(target=once_there(move, harm(cluster, "always promotes"))).start()
+        threading.Thread(target=once_there(move, harm(cluster, "always promotes")), daemon=True).start()
         assert move.advance("canary_10") is False
     now = move.standing()
     measured["canary that always promotes"] = {"reason": now.last.reason, **met}
