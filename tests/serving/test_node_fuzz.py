@@ -2,6 +2,7 @@
 changes nothing in the ledger."""
 
 import asyncio
+import copy
 import json
 import random
 import shutil
@@ -113,7 +114,7 @@ def test_no_change_to_a_real_document_makes_a_node_fail(nodes: Nodes, name: str)
             if draw.random() < 0.2:
                 del holder[key]
             else:
-                holder[key] = draw.choice(JUNK)
+                holder[key] = copy.deepcopy(draw.choice(JUNK))  # a later change may be inside it
             if not document:
                 break
         nodes.check(name, json.dumps(document).encode())
