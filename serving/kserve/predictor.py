@@ -50,6 +50,14 @@ class Predictor:
             degraded = (*degraded, "segment_prior")
         return stamped(envelope, self.name, self._version, started, scores=scores, degraded=(*envelope.degraded, *degraded))
 
+    def values(self, numeric: NDArray[np.float32], attributes: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Value and lower bound [n, P] of every promo for features [n, N] and codes of attributes [n, A], unguarded."""
+        value = np.concatenate([
+            self._run(numeric=numeric[i : i + 1], attributes=attributes[i : i + 1])["value"].reshape(1, -1) for i in range(len(numeric))
+        ]).astype(np.float64)  # fmt: skip
+        lower = [[lower_of(knots, score) for knots, score in zip(self._knots, row, strict=True)] for row in value]
+        return value, np.array(lower)
+
     def _scores(self, envelope: Envelope) -> tuple[Scores, tuple[Degraded, ...]]:
         if envelope.shopper is None or envelope.candidates is None:
             raise InputError("the envelope has no shopper or no candidates; the steps before this one have not run")

@@ -1,0 +1,249 @@
+"""False alarms of a month without change, and days until planted drifts are found, on the real baskets of a run's lake.
+
+A month is 28 consecutive days of real baskets from a random day on, of a random half of the shoppers: weekdays, seasons and shoppers who
+come again are as they were. It is looked at every evening. Two kinds: `same shoppers` (training has seen everybody) and `new shoppers` (the
+reference knows the other half only). Shoppers drawn with replacement would not do: which shoppers came on a day was chance already, and to
+draw among them doubles it. Beside ours: the textbook's tests (KS and chi-square with
+Bonferroni over columns, alpha / 31 a look, as alibi-detect's TabularDrift does) and the rule PSI > 0.2, on the same windows of a day.
+
+    python -m benchmarks.drift --run build/demo --months 1000 --out build/drift/result.json
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from components.fit_detector import training_rows
+from promolift.contracts.artifacts import json_text, read_manifest
+from promolift.drift.columns import Columns, Rows
+from promolift.drift.fitting import fit, freedom
+from promolift.drift.look import LOOKS_A_MONTH, look
+from promolift.drift.reference import Counts, Reference
+from promolift.drift.sketch import Day, binned, column_names, counted, numeric_count, width
+
+MONTH, AFTER, ALPHA = 28, 28, 0.05
+"""Days of a month; days that a planted drift has to be found in; promised share of months with a false alarm."""
+PSI_LIMIT, PSI_BINS = 0.2, 8
+Plant = Callable[[Columns, Rows, NDArray[np.float64]], None]
+
+
+@dataclass(frozen=True)
+class World:
+    """Real rows, and the reference that is looked at with. `own`: rows [n] of shoppers whom a month may have; `training`: all counts."""
+
+    reference: Reference
+    rows: Rows
+    bins: NDArray[np.intp]
+    own: NDArray[np.bool_]
+    training: Counts
+
+
+def world(columns: Columns, rows: Rows, own: NDArray[np.bool_], known: NDArray[np.bool_]) -> World:
+    """Fitted on the rows `known`, months from those `own`."""
+    reference = fit(columns, rows[known], "benchmark", "", 1)
+    bins = binned(reference, rows)
+    return World(reference, rows, bins, own, counted(bins[known], width(columns)))
+
+
+def days_of(place: World, draw: np.random.Generator, count: int) -> tuple[int, dict[int, NDArray[np.intp]]]:
+    """A random first day, and for each of `count` days the rows of a random half of all shoppers, of all those that there are in `own`."""
+    shoppers = np.unique(place.rows["shopper"])
+    kept = draw.random(len(shoppers)) < 0.5 if place.own.all() else np.ones(len(shoppers), np.bool_)
+    mine = place.own & kept[np.searchsorted(shoppers, place.rows["shopper"])]
+    days = place.rows["day"]
+    first = int(draw.integers(days.min(), days.max() - count + 2))
+    return first, {day: np.flatnonzero((days == day) & mine) for day in range(first, first + count)}
+
+
+def month(place: World, seed: int) -> dict[str, bool]:
+    """Whether a month without change raised an alarm, by rule."""
+    _, days = days_of(place, np.random.default_rng(seed), MONTH)
+    by_day: dict[int, Day] = {}
+    found = {"ours": False, "textbook": False, "psi": False}
+    for day, at in days.items():
+        by_day[day] = Day(place.bins[at], place.rows["shopper"][at])
+        found["ours"] |= look(place.reference, by_day, day, ALPHA).status == "drift"
+        training, counts = all_rows(place, place.bins[at])
+        found["textbook"] |= textbook(place.reference.columns, training, counts) <= ALPHA / LOOKS_A_MONTH
+        found["psi"] |= psi(training, counts) > PSI_LIMIT
+    return found
+
+
+def all_rows(place: World, bins: NDArray[np.intp]) -> tuple[Counts, Counts]:
+    """Counts of all training and of a day, every row once."""
+    return place.training, counted(bins, width(place.reference.columns))
+
+
+def textbook(columns: Columns, training: Counts, window: Counts) -> float:
+    """Smallest p-value of KS (numbers) and chi-square (texts) times the number of columns, every row taken as independent."""
+    n, m = window.sum(axis=1), training.sum(axis=1)
+    gap = np.abs(np.cumsum(window / np.maximum(n, 1)[:, None] - training / np.maximum(m, 1)[:, None], axis=1)).max(axis=1)
+    numbers = numeric_count(columns)
+    harmonic = n * m / np.maximum(n + m, 1)
+    ordered = special.kolmogorov(np.sqrt(harmonic[:numbers]) * gap[:numbers])
+    pooled = (window + training) / np.maximum(n + m, 1)[:, None]
+    square = (window / np.maximum(n, 1)[:, None] - training / np.maximum(m, 1)[:, None]) ** 2
+    chi = np.divide(square, pooled, out=np.zeros_like(square), where=pooled > 0).sum(axis=1) * harmonic
+    other = stats.chi2.sf(chi[numbers:], freedom(columns, training, window)[numbers:])
+    return float(min(ordered.min(), other.min()) * len(gap))
+
+
+def psi(training: Counts, window: Counts) -> float:
+    """Largest population stability index of all columns, over PSI_BINS groups of bins, half a row added to empty ones."""
+    grouped = [part.reshape(len(part), -1, part.shape[1] // PSI_BINS).sum(axis=2) for part in (training, window)]
+    expected, actual = (np.maximum(part, 0.5) / np.maximum(part.sum(axis=1, keepdims=True), 1) for part in grouped)
+    return float(((actual - expected) * np.log(actual / expected)).sum(axis=1).max())
+
+
+def scaled(columns: Columns, rows: Rows, names: Mapping[str, float], factor: NDArray[np.float64]) -> None:
+    """Multiply numbers by 1 + `names[name]` * factor [n]."""
+    for name, by in names.items():
+        rows["numbers"][:, columns.numbers.index(name)] *= 1 + by * factor
+
+
+def dearer(columns: Columns, rows: Rows, since: NDArray[np.float64]) -> None:
+    """Every price 10 % higher: baskets at once, sums over a window by the share of the window that is after the change."""
+    rows["numbers"][:, columns.numbers.index("unit_price")] += np.log(1.1)
+    scaled(columns, rows, {"basket_cents": 0.1}, np.ones(len(rows)))
+    for window in (28, 84, 364):
+        scaled(columns, rows, {f"sales_cents_{window}d": 0.1}, np.minimum(since / window, 1))
+
+
+def gone(columns: Columns, rows: Rows, since: NDArray[np.float64]) -> None:
+    """No deli any more: no basket has it, and the features over 84 days forget it day by day."""
+    rows["codes"][:, list(columns.texts).index("has_deli")] = 0
+    scaled(columns, rows, {"share_deli_84d": -1.0, "basket_share_deli_84d": -1.0}, np.minimum(since / 84, 1))
+
+
+def new_stores(columns: Columns, rows: Rows, since: NDArray[np.float64]) -> None:
+    """Every tenth basket comes from a store that training did not know by name."""
+    rows["codes"][rows["shopper"] % 10 == 0, list(columns.texts).index("store")] = 0
+
+
+def zeroed(columns: Columns, rows: Rows, since: NDArray[np.float64]) -> None:
+    """One feature arrives as zero."""
+    rows["numbers"][:, columns.numbers.index("sales_cents_84d")] = 0
+
+
+def trend(columns: Columns, rows: Rows, since: NDArray[np.float64]) -> None:
+    """Discounts grow by two per cent a day."""
+    scaled(columns, rows, {"discount_share_84d": 0.02, "discount_share_364d": 0.02}, since)
+
+
+def swapped(columns: Columns, rows: Rows, since: NDArray[np.float64]) -> None:
+    """Two columns have changed places."""
+    a, b = (columns.numbers.index(name) for name in ("share_meat_84d", "share_produce_84d"))
+    rows["numbers"][:, [a, b]] = rows["numbers"][:, [b, a]]
+
+
+PLANTS: dict[str, Plant] = {
+    "prices +10 %": dearer, "a category gone": gone, "new stores, every tenth basket": new_stores, "a feature set to zero": zeroed,
+    "a slow trend, 2 % a day": trend, "two columns swapped": swapped,
+}  # fmt: skip
+
+
+def delay(place: World, name: str, seed: int) -> dict[str, Any]:
+    """Days from the planted change to the first alarm, by rule (None: not within AFTER), and the column that raised ours."""
+    first, days = days_of(place, np.random.default_rng(seed), MONTH + AFTER)
+    by_day: dict[int, Day] = {}
+    found: dict[str, Any] = {"ours": None, "textbook": None, "column": None}
+    for day, at in days.items():
+        bins, since = place.bins[at], day - (first + MONTH)
+        if since >= 0:
+            changed = place.rows[at].copy()
+            PLANTS[name](place.reference.columns, changed, np.full(len(at), since + 1.0))
+            bins = binned(place.reference, changed)
+        by_day[day] = Day(bins, place.rows["shopper"][at])
+        if since < 0:
+            continue
+        answer = look(place.reference, by_day, day, ALPHA)
+        if answer.status == "drift" and found["ours"] is None:
+            found["ours"], found["column"] = since + 1, answer.findings[0].column
+        p = textbook(place.reference.columns, *all_rows(place, bins))
+        found["textbook"] = found["textbook"] or (since + 1 if p <= ALPHA / LOOKS_A_MONTH else None)
+        if found["ours"] and found["textbook"]:
+            break
+    return found
+
+
+def measure(run: Path, months: int, plants: int, workers: int) -> dict[str, Any]:
+    """All tables, and how long they took."""
+    started, folder = time.perf_counter(), run / "serving_model"
+    columns, rows = training_rows(folder, read_manifest(folder), run / "lake")
+    everybody = np.ones(len(rows), np.bool_)
+    half = rows["shopper"] % 2 == 0
+    worlds = {"same shoppers": world(columns, rows, everybody, everybody), "new shoppers": world(columns, rows, ~half, half)}
+    found: dict[str, Any] = {
+        "alpha_a_month": ALPHA,
+        "months": months,
+        "columns": len(column_names(columns)),
+        "false_alarms": {},
+        "delays": {},
+    }
+    with ProcessPoolExecutor(workers) as pool:
+        for name, place in worlds.items():
+            answers = list(pool.map(partial(month, place), range(months), chunksize=max(1, months // (8 * workers))))
+            found["false_alarms"][name] = {rule: _share([a[rule] for a in answers]) for rule in ("ours", "textbook", "psi")}
+            print(f"{name}: {json.dumps(found['false_alarms'][name])} after {time.perf_counter() - started:.0f} s", flush=True)
+        for name in PLANTS:
+            answers = list(
+                pool.map(partial(delay, worlds["same shoppers"], name), range(plants), chunksize=max(1, plants // (4 * workers)))
+            )
+            found["delays"][name] = _delays(answers)
+            print(f"{name}: {json.dumps(found['delays'][name])} after {time.perf_counter() - started:.0f} s", flush=True)
+    return found | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def _share(hits: list[bool]) -> dict[str, float]:
+    """Share of months with an alarm, with Wilson's 95 % interval."""
+    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
+    return {"share": round(sum(hits) / len(hits), 4), "low": round(float(interval.low), 4), "high": round(float(interval.high), 4)}
+
+
+def _delays(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    told = list(answers)
+    columns = [a["column"] for a in told if a["column"]]
+    found: dict[str, Any] = {"by": max(set(columns), key=columns.count) if columns else None}
+    for rule in ("ours", "textbook"):
+        days = [a[rule] if a[rule] is not None else np.inf for a in told]
+        quantiles = [float(np.quantile(days, q, method="higher")) for q in (0.5, 0.9)]
+        found[rule] = {
+            "found": round(float(np.isfinite(days).mean()), 3),
+            "p50_days": _finite(quantiles[0]),
+            "p90_days": _finite(quantiles[1]),
+        }
+    return found
+
+
+def _finite(days: float) -> float | None:
+    return days if np.isfinite(days) else None
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="finished run (%(default)s)")
+    parser.add_argument("--months", type=int, default=1_000, help="months without change of each kind (%(default)s)")
+    parser.add_argument("--plants", type=int, default=100, help="times that each change is planted (%(default)s)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("build/drift/result.json"), metavar="FILE", help="where to write (%(default)s)")
+    options = parser.parse_args()
+    found = measure(options.run, options.months, options.plants, options.workers)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json_text(found), encoding="utf-8")
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""`python -m serving.detector`: the drift detector of the models in some folders."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import redis.asyncio
+import uvicorn
+import uvloop
+
+from promolift.drift.reference import Reference, read_reference
+from promolift.errors import InputError, PromoliftError
+from promolift.settings import Settings, load
+from serving.detector.app import Detector, application
+from serving.detector.intake import Intake
+from serving.detector.store import Store
+from serving.detector.watch import Watch, Watched, scorer
+from serving.kserve.listen import bind
+from serving.kserve.model_folder import load_manifest
+from serving.kserve.redis_client import connect
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; a failure is one sentence on stderr and the exit status of its kind."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        return _serve(_parser(load()).parse_args(arguments))
+    except PromoliftError as problem:
+        print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
+        return problem.exit_status
+
+
+def _parser(settings: Settings) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m serving.detector", description=__doc__)
+    parser.add_argument(
+        "--model", type=Path, action="append", required=True, metavar="DIR", help="model folder; once a version that is served"
+    )
+    parser.add_argument("--redis-url", default=settings.redis_url, required=not settings.redis_url, help="where windows and looks are kept")
+    parser.add_argument("--listen", default="127.0.0.1:8085", metavar="HOST:PORT", help="where to listen (%(default)s)")
+    parser.add_argument("--alpha", type=float, default=0.05, help="share of months without change that may raise an alarm (%(default)s)")
+    parser.add_argument("--moments", action="store_true", help="days are those of the requests' moments: for replayed traffic")
+    parser.add_argument("--reply", default="", metavar="URL", help="where alarms are posted as CloudEvents (default: nowhere)")
+    return parser
+
+
+def watched(folders: Sequence[Path]) -> dict[str, Watched]:
+    """What is watched by version. A folder without a reference is served as "not fitted"; a damaged one is an error."""
+    found = {}
+    for folder in folders:
+        manifest = load_manifest(folder)
+        reference = read_reference(folder, manifest.version)
+        if reference is None:
+            print(f"{manifest.version} has no reference in {folder}: it is not watched; fit the detector", flush=True)
+        else:
+            found[manifest.version] = Watched(reference, scorer(folder))
+    return found
+
+
+def _serve(options: argparse.Namespace) -> int:
+    if not 0 < options.alpha < 1:
+        raise InputError(f"--alpha is {options.alpha} but must be between 0 and 1: a probability a month.")
+    connect(options.redis_url, timeout_s=2.0).close()
+    found, listener = watched(options.model), bind(options.listen)
+    references: dict[str, Reference] = {version: one.reference for version, one in found.items()}
+
+    async def run() -> None:
+        store = Store(redis.asyncio.Redis.from_url(options.redis_url, socket_timeout=5.0))
+        watch = Watch(store, found, options.alpha, options.moments, options.reply)
+        intake = Intake(store, references, options.moments, watch.on_day)
+        app = application(Detector(store, intake, watch, found))
+        config = uvicorn.Config(app, http="httptools", access_log=False, log_config=None, timeout_graceful_shutdown=10)
+        await uvicorn.Server(config).serve(sockets=[listener])
+
+    print(
+        f"detector of {', '.join(found) or 'no version'} listens on http://{options.listen.rpartition(':')[0]}:{listener.getsockname()[1]}",
+        flush=True,
+    )
+    uvloop.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

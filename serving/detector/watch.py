@@ -1,0 +1,141 @@
+"""Closed days -> looks: each version's every day once, by whichever replica is first; alarms with what they cost, told where asked."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import prometheus_client as prometheus
+from redis.exceptions import RedisError
+
+from promolift.drift.columns import Rows, day_of
+from promolift.drift.impact import Impact, Score, impact, ranked
+from promolift.drift.look import Finding, Look, look
+from promolift.drift.reference import WINDOWS, Reference
+from promolift.drift.sketch import Day, day_of_rows
+from serving.detector.store import Store
+from serving.kserve.predictor import Predictor
+
+GRACE_S, EVERY_S, MOST_ALARMS = 900.0, 10.0, 10
+"""After the end of a day, for late events; between two looks for what is due; alarms whose cost is computed."""
+ALARM = "io.promolift.drift.alarm"
+DRIFT = prometheus.Gauge("promolift_drift", "1 while the newest look at a version found drift, else 0.", ["version"])
+SMALLEST = prometheus.Gauge("promolift_drift_smallest_p_value", "Of the newest look, by window.", ["version", "days"])
+LIMIT = prometheus.Gauge("promolift_drift_p_value_limit", "Below it is drift.", ["version"])
+COST = prometheus.Gauge("promolift_drift_cents_at_stake", "Of the costliest alarm of the newest look, a decision.", ["version"])
+LOOKED = prometheus.Gauge("promolift_drift_last_look_timestamp_seconds", "When the newest look was made.", ["version"])
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A version with its reference, and how its model scores."""
+
+    reference: Reference
+    score: Score
+
+
+class Watch:
+    """Makes looks. `moments`: a day is over when a later one has rows; else when this clock says so. `reply`: where alarms are posted."""
+
+    def __init__(self, store: Store, watched: Mapping[str, Watched], alpha: float, moments: bool, reply: str) -> None:
+        self._store, self._watched, self._alpha, self._moments, self._reply = store, watched, alpha, moments, reply
+        self._newest: dict[str, int] = {}
+        self._days: dict[tuple[str, int, int], Day] = {}
+
+    def on_day(self, version: str, day: int) -> None:
+        """A row of that day has come."""
+        self._newest[version] = max(day, self._newest.get(version, day))
+
+    async def look_forever(self) -> None:
+        """Look at what is due, for as long as the process lives."""
+        while True:
+            try:
+                await self._store.settle(time.time())
+                for version in list(self._watched):
+                    await self.look_at(version, None)
+            except RedisError as problem:
+                print(f"no look could be made ({problem}); tried again", flush=True)
+            await asyncio.sleep(EVERY_S)
+
+    async def look_at(self, version: str, through: int | None) -> list[dict[str, Any]]:
+        """Make the looks that are due, of days up to `through` where that is given (those are over then). Returns the new ones."""
+        days = await self._store.days(version)
+        over = through if through is not None else self._last_over(version, days)
+        return [made for day in days if day <= over and (made := await self._look(version, day, days))]
+
+    def _last_over(self, version: str, days: list[int]) -> int:
+        if self._moments:
+            return max(days, default=0) - 1
+        return day_of(time.time() - GRACE_S) - 1
+
+    async def _look(self, version: str, day: int, days: list[int]) -> dict[str, Any] | None:
+        if not await self._store.begin_look(version, day):
+            return None
+        watched = self._watched[version]
+        wanted = [d for d in days if day - max(WINDOWS) < d <= day]
+        rows = {d: await self._store.rows(version, watched.reference.columns, d) for d in wanted}
+        document = await asyncio.to_thread(self._made, watched, rows, day)
+        if not await self._store.end_look(version, day, document):
+            return None
+        tell(document)
+        if document["status"] == "drift" and self._reply:
+            await self._post(document)
+        return document
+
+    def _made(self, watched: Watched, rows: Mapping[int, Rows], day: int) -> dict[str, Any]:
+        """The look, its costliest alarms first, as it is kept."""
+        columns = watched.reference.columns
+        by_day = {d: day_of_rows(watched.reference, own) for d, own in rows.items() if len(own)}
+        found = look(watched.reference, by_day, day, self._alpha)
+        costs: dict[tuple[str, int], Impact | None] = {}
+        for finding in found.findings[:MOST_ALARMS]:
+            window = np.concatenate([own for d, own in rows.items() if d > day - finding.days])
+            costs[finding.column, finding.days] = impact(columns, finding, window, watched.reference.sample, watched.score)
+        return _document(ranked(found, costs), costs)
+
+    async def _post(self, document: Mapping[str, Any]) -> None:
+        headers = {
+            "ce-id": str(uuid.uuid4()), "ce-type": ALARM, "ce-source": "promolift/detector", "ce-specversion": "1.0",
+            "ce-subject": document["version"], "ce-time": document["made_at"], "content-type": "application/json",
+        }  # fmt: skip
+        try:
+            async with httpx.AsyncClient(timeout=5.0) as client:
+                (await client.post(self._reply, content=json.dumps(document), headers=headers)).raise_for_status()
+        except httpx.HTTPError as problem:
+            print(f"the alarm on {document['version']} of {document['day']} did not reach {self._reply} ({problem})", flush=True)
+
+
+def _document(found: Look, costs: Mapping[tuple[str, int], Impact | None]) -> dict[str, Any]:
+    def told(finding: Finding) -> dict[str, Any]:
+        known = costs.get((finding.column, finding.days))
+        return asdict(finding) | {"impact": asdict(known) if known else None}
+
+    return {
+        **asdict(found), "findings": [told(finding) for finding in found.findings],
+        "nearest": [asdict(finding) for finding in found.nearest],
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def tell(document: Mapping[str, Any]) -> None:
+    """Set the gauges of a version to a look."""
+    version = document["version"]
+    DRIFT.labels(version).set(document["status"] == "drift")
+    LIMIT.labels(version).set(document["limit"])
+    LOOKED.labels(version).set(datetime.fromisoformat(document["made_at"]).timestamp())
+    COST.labels(version).set(max((f["impact"]["cents"] for f in document["findings"] if f["impact"]), default=0.0))
+    for days in WINDOWS:
+        smallest = min((f["p_value"] for f in document["nearest"] if f["days"] == days), default=1.0)
+        SMALLEST.labels(version, str(days)).set(smallest)
+
+
+def scorer(folder: Path) -> Score:
+    """How the model in `folder` scores many rows: value and lower bound of every promo."""
+    return Predictor(folder).values

@@ -1,0 +1,132 @@
+"""What is watched of one decision, as one fixed-size row: features, basket, scores, choice; and what was wrong with it.
+
+A row holds numbers (NaN: missing) and codes of texts (0: the vocabulary's unknown, UNSEEN: a text that training never saw, MISSING: none).
+"""
+
+import math
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promolift.contracts.decisions import BasketLine, Envelope
+from promolift.contracts.promos import CATEGORY_NAMES, NO_PROMO
+
+Rows = NDArray[np.void]
+UNSEEN, MISSING = -1, -2
+SICK = frozenset({"stale_features", "expired_features", "features_unavailable", "model_error"})
+"""Degradations that are nobody's ordinary state; a shopper never seen (`no_features`) is."""
+BASKET = ("basket_lines", "basket_cents", "unit_price")
+YES_NO = ("no", "yes")
+_SECONDS_A_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names and vocabularies of one model version's rows.
+
+    `prices`: mean log of a unit's price in cents by category, in training; empty for a source without baskets, whose rows have none.
+    `stores`: those of training, most frequent first, the rest being "other".
+    """
+
+    features: tuple[str, ...]
+    attributes: Mapping[str, tuple[str, ...]]
+    promos: tuple[str, ...]
+    prices: Mapping[str, float]
+    stores: tuple[str, ...]
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers of a row in order: features, basket, value of each promo."""
+        return (*self.features, *(BASKET if self.prices else ()), *(f"value:{promo}" for promo in self.promos))
+
+    @cached_property
+    def texts(self) -> dict[str, tuple[str, ...]]:
+        """Vocabulary of each text of a row in order: attributes, what the basket holds, what the scores would choose, and state."""
+        basket = {"store": ("other", *self.stores), **{f"has_{name}": YES_NO for name in CATEGORY_NAMES}} if self.prices else {}
+        state = {"choice": (NO_PROMO, *self.promos), "degraded": YES_NO}
+        return {**self.attributes, **basket, **state}
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """Of one row; `day` counts days since 1970 (UTC), `shopper` is a hash: rows of one shopper are not independent."""
+        return np.dtype([
+            ("shopper", "<u4"), ("day", "<i4"), ("numbers", "<f4", (len(self.numbers),)), ("codes", "<i2", (len(self.texts),)),
+        ])  # fmt: skip
+
+    @cached_property
+    def codes(self) -> dict[str, dict[str, int]]:
+        """Code of each text by column."""
+        return {name: {text: code for code, text in enumerate(values)} for name, values in self.texts.items()}
+
+
+def row_of(columns: Columns, envelope: Envelope, day: int) -> bytes:
+    """The row of one envelope: a predictor's answer, or its question, whose values are then missing."""
+    row = np.zeros(1, columns.dtype)
+    row["shopper"], row["day"] = shopper_hash(envelope.request.shopper_id), day
+    row["numbers"] = _numbers(columns, envelope)
+    row["codes"] = [MISSING if text is None else columns.codes[name].get(text, UNSEEN) for name, text in _texts(columns, envelope).items()]
+    return row.tobytes()
+
+
+def shopper_hash(shopper_id: str) -> int:
+    """32 bits that stand for a shopper."""
+    return zlib.crc32(shopper_id.encode())
+
+
+def day_of(seconds: float) -> int:
+    """Days since 1970 of a moment in seconds since 1970."""
+    return int(seconds // _SECONDS_A_DAY)
+
+
+def _numbers(columns: Columns, envelope: Envelope) -> list[float]:
+    known = envelope.shopper.features if envelope.shopper else {}
+    features = [_number(known.get(name)) for name in columns.features]
+    basket = basket_numbers(columns.prices, envelope.request.basket) if columns.prices else []
+    values = _values(envelope)
+    return [*features, *basket, *(values.get(promo, math.nan) for promo in columns.promos)]
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+
+def _values(envelope: Envelope) -> dict[str, float]:
+    if not envelope.scores or not envelope.candidates or envelope.scores.evidence != "model":
+        return {}
+    return dict(zip(envelope.candidates.promo_ids, envelope.scores.value, strict=False))
+
+
+def basket_numbers(prices: Mapping[str, float], basket: Iterable[BasketLine]) -> list[float]:
+    """Lines, cents, and how far the units' prices are from their categories' mean in training, in logs; NaN for an empty basket.
+
+    A rise of every price by 10 % moves the last by 0.095 on the same day, and features over 28 days by a 28th of it.
+    """
+    paid = [line for line in basket if line.amount_cents > 0]
+    if not paid:
+        return [math.nan] * 3
+    gaps = [math.log(line.amount_cents / line.quantity) - prices.get(line.category, 0.0) for line in paid]
+    return [len(paid), sum(line.amount_cents for line in paid), sum(gaps) / len(gaps)]
+
+
+def _texts(columns: Columns, envelope: Envelope) -> dict[str, str | None]:
+    known = envelope.shopper.features if envelope.shopper else {}
+    found: dict[str, str | None] = {name: str(known[name]) if name in known else None for name in columns.attributes}
+    if columns.prices:
+        held = {line.category for line in envelope.request.basket}
+        store = envelope.request.store_id
+        found["store"] = store if store in columns.codes["store"] else "other"
+        found |= {f"has_{name}": YES_NO[name in held] for name in CATEGORY_NAMES}
+    return {**found, "choice": _choice(columns, envelope), "degraded": YES_NO[not SICK.isdisjoint(envelope.degraded)]}
+
+
+def _choice(columns: Columns, envelope: Envelope) -> str | None:
+    """The promo of the greatest value, if that is more than none; None unless every promo was scored, as in training."""
+    values = _values(envelope)
+    if len(values) < len(columns.promos):
+        return None
+    best = max(values, key=lambda promo: values[promo])
+    return best if values[best] > 0 else NO_PROMO

@@ -1,0 +1,188 @@
+"""Rows of training -> a reference: bins, and how far comparable windows of training differ though nothing had changed.
+
+Two windows of real traffic differ by more than the chance of independent rows: weeks are not alike, seasons are not, and history grows.
+Training shows by how much. With T of Cramér and von Mises, E[6 T] is the harmonic row count n m / (n + m) times the variance of an
+observation's weight; for independent rows that is (n m / (n + m)) (1 / n + 1 / m) = 1. What windows of training have beyond the
+chance of their shoppers is a variance component `between` windows (the random effect of one-way analysis of variance), and a
+window of n shoppers tells as much as 1 / (1 / n + 1 / m + between) independent rows.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promolift.drift.columns import Columns, Rows
+from promolift.drift.reference import WINDOWS, Counts, Joint, Reference
+from promolift.drift.sketch import (
+    BINS,
+    Day,
+    Sketch,
+    day_of_rows,
+    distances,
+    normal_scores,
+    number_bins,
+    numeric_count,
+    together,
+    width,
+)  # fmt: skip
+from promolift.errors import InputError
+
+EXPLAINED = 0.9
+"""Share of the variance of normal scores within the principal axes."""
+SAMPLE = 5_000
+MONDAY = 3
+"""1970-01-01, day 0, was a Thursday."""
+FEWEST = 200
+RARE = 0.01
+"""Categories of a smaller share in training are compared together."""
+
+
+def fit(columns: Columns, rows: Rows, version: str, features_hash: str, seed: int) -> Reference:
+    """A reference from rows [n] in any order. Raises InputError for so few rows or days that nothing could be said of a window."""
+    if len(rows) < FEWEST:
+        raise InputError(f"{len(rows)} rows are too few for a reference; at least {FEWEST} are needed.")
+    numbers = rows["numbers"].astype(np.float64)
+    own = _edges(numbers)
+    joint = _joint(number_bins(own[: len(columns.features)], numbers[:, : len(columns.features)]))
+    across = _edges(distances(joint, number_bins(own, numbers)[:, : len(columns.features)]))
+    features = numbers[:, : len(columns.features)]
+    outside = np.stack([np.nanmin(features, axis=0), np.nanmax(features, axis=0)])
+    nothing = np.zeros((0, 0, 0))
+    draft = Reference(
+        version, features_hash, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0:0, 0], nothing[0:0, 0],
+        np.zeros(0), _sample(rows, seed), _period(rows),
+    )  # fmt: skip
+    return _calibrated(draft, rows)
+
+
+def _edges(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inner edges [N, BINS - 1] at equal shares of each column; zeros for a column without values."""
+    shares = np.linspace(0, 1, BINS + 1)[1:-1]
+    columns = [column[~np.isnan(column)] for column in numbers.T]
+    return np.stack([np.quantile(column, shares) if len(column) else np.zeros(BINS - 1) for column in columns])
+
+
+def _joint(bins: NDArray[np.intp]) -> Joint:
+    """Principal axes of the correlation of normal scores that hold EXPLAINED of the variance."""
+    scores = normal_scores(np.maximum(bins, 0))
+    centre = scores.mean(axis=0)
+    variances, axes = np.linalg.eigh(np.cov(scores - centre, rowvar=False))
+    variances, axes = variances[::-1], axes.T[::-1]
+    kept = int(np.searchsorted(np.cumsum(variances) / variances.sum(), EXPLAINED)) + 1
+    return Joint(axes[:kept], np.maximum(variances[:kept], 1e-9), centre)
+
+
+def _sample(rows: Rows, seed: int) -> Rows:
+    chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE]
+    return np.asarray(rows[np.sort(chosen)])
+
+
+def _period(rows: Rows) -> tuple[str, str]:
+    first, last = (str(np.datetime64(int(day), "D")) for day in (rows["day"].min(), rows["day"].max()))
+    return first, last
+
+
+def _calibrated(draft: Reference, rows: Rows) -> Reference:
+    k, whole = width(draft.columns), day_of_rows(draft, rows)
+    order = np.argsort(rows["day"], kind="stable")
+    days, starts = np.unique(rows["day"][order], return_index=True)
+    daily = {
+        int(day): Day(whole.bins[at], whole.shoppers[at]) for day, at in zip(days, np.split(order, starts[1:]), strict=True)
+    }  # fmt: skip
+    windows = [list(_windows(daily, length, k)) for length in WINDOWS]
+    weekday = np.zeros((7, whole.bins.shape[1], k))
+    for first, own in windows[0]:
+        weekday[weekday_of(first)] += own.counts
+    longer = [np.sum([own.counts for first, own in of_length if not (first - int(days[0])) % length] or [weekday.sum(axis=0)], axis=0)
+              for length, of_length in zip(WINDOWS[1:], windows[1:], strict=True)]  # fmt: skip
+    shoppers = np.array([_independent(rows, length) for length in WINDOWS])
+    counts = replace(draft, weekday=weekday, longer=np.stack(longer), shoppers=shoppers)
+    beyond = [_beyond(counts, place, of_length) for place, of_length in enumerate(windows)]
+    return replace(
+        counts, between=np.maximum([own.mean(axis=0) for own in beyond], 0), furthest=np.maximum([own.max(axis=0) for own in beyond], 0)
+    )
+
+
+def _windows(daily: Mapping[int, Day], length: int, k: int) -> Iterator[tuple[int, Sketch]]:
+    """First day and sketch of each window: every day for itself, longer ones a week apart, none that training does not fill."""
+    first, last = min(daily), max(daily)
+    for start in range(first, last - length + 2, 1 if length == 1 else 7):
+        if days := [daily[day] for day in range(start, start + length) if day in daily]:
+            yield start, together(days, k)
+
+
+def _independent(rows: Rows, length: int) -> float:
+    """Shoppers that the windows of training are worth: each weighs by the number of windows that they are in."""
+    pairs = np.unique(np.stack([rows["shopper"].astype(np.int64), (rows["day"] - rows["day"].min()) // length]), axis=1)
+    times = np.unique(pairs[0], return_counts=True)[1].astype(np.float64)
+    return float(times.sum() ** 2 / (times**2).sum())
+
+
+def weekday_of(day: int) -> int:
+    """0 for Monday."""
+    return (day + MONDAY) % 7
+
+
+def like(reference: Reference, place: int, day: int) -> Counts:
+    """Training's counts [F, K] for the window WINDOWS[place] that begins on `day`: one day is held against the same weekday."""
+    if place:
+        return np.asarray(reference.longer[place - 1])
+    return np.asarray(reference.weekday[weekday_of(day)] if reference.matched else reference.weekday.sum(axis=0))
+
+
+def _beyond(reference: Reference, place: int, windows: Sequence[tuple[int, Sketch]]) -> NDArray[np.float64]:
+    """How far beyond chance each window [w, F] is from the training without it; one row of zeros where there are none."""
+    found = []
+    for first, window in windows:
+        rest = np.maximum(like(reference, place, first) - window.counts, 0.0)
+        if rest.any():
+            found.append(squared_distance(reference.columns, rest, window.counts) - chance(reference, place, rest, window))
+    return np.stack(found or [np.zeros(reference.weekday.shape[1])])
+
+
+def squared_distance(columns: Columns, reference: Counts, window: Counts) -> NDArray[np.float64]:
+    """How far a window's distribution is, by column [F], in a unit whose mean is (1 / n + 1 / m) for independent rows.
+
+    Numbers: 6 times the squared distance of the distribution functions over their pooled distribution (Cramér and von Mises; halves of
+    ties counted). Texts: Pearson's chi-square by degree of freedom and harmonic row, RARE categories as one. 0 where one side has no rows.
+    """
+    window, reference = _merged(columns, window, reference)
+    n, m = window.sum(axis=1, keepdims=True), reference.sum(axis=1, keepdims=True)
+    here, there = window / np.maximum(n, 1), reference / np.maximum(m, 1)
+    pooled = (window + reference) / np.maximum(n + m, 1)
+    gap = here - there
+    middle = np.cumsum(gap, axis=1) - gap / 2
+    numbers = 6 * (middle**2 * pooled).sum(axis=1)
+    texts = np.divide(gap**2, pooled, out=np.zeros_like(gap), where=pooled > 0).sum(axis=1)
+    texts /= np.maximum((pooled > 0).sum(axis=1) - 1, 1)
+    found = np.where(np.arange(len(gap)) < numeric_count(columns), numbers, texts)
+    return np.where((n[:, 0] > 0) & (m[:, 0] > 0), found, 0.0)
+
+
+def chance(reference: Reference, place: int, training: Counts, window: Sketch) -> NDArray[np.float64]:
+    """Mean [F] of `squared_distance` by chance alone: 1 / n + 1 / m in shoppers, for a column that only some rows have a share of them."""
+
+    def inverse(counts: Counts, shoppers: float) -> NDArray[np.float64]:
+        held = counts.sum(axis=1)
+        return np.asarray(1 / np.maximum(shoppers * held / max(held[-1], 1.0), 1.0))
+
+    return inverse(window.counts, window.shoppers) + inverse(training, float(reference.shoppers[place]))
+
+
+def _merged(columns: Columns, window: Counts, reference: Counts) -> tuple[Counts, Counts]:
+    """Both [F, K + 1] with the rare categories of texts in the last place: chi-square's limit does not hold for cells of a few shoppers."""
+    rare = reference < RARE * reference.sum(axis=1, keepdims=True)
+    rare[: numeric_count(columns)] = False
+    window, reference = (
+        np.concatenate([np.where(rare, 0.0, part), np.where(rare, part, 0.0).sum(axis=1, keepdims=True)], axis=1)
+        for part in (window, reference)
+    )
+    return window, reference
+
+
+def freedom(columns: Columns, reference: Counts, window: Counts) -> NDArray[np.float64]:
+    """Degrees of freedom [F] of the test of homogeneity: categories that occur, less one."""
+    merged = np.add(*_merged(columns, window, reference))
+    return np.asarray(np.maximum((merged > 0).sum(axis=1) - 1, 1), dtype=np.float64)

@@ -1,0 +1,124 @@
+"""What a model version's rows looked like in training, as counts by bin, with what a window may differ by without any change.
+
+reference.json, reference.npz beside model.tflite, without pickle: the JSON names the hash of the arrays and the model's version.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promolift.contracts.artifacts import json_text
+from promolift.drift.columns import Columns, Rows
+from promolift.errors import InputError
+
+JSON, ARRAYS = "reference.json", "reference.npz"
+WINDOWS = (1, 7, 28)
+"""Days that a look goes back: gross changes show at once, slow ones over weeks."""
+Counts = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Principal axes of the features' normal scores: `axes` [k, N], `variances` [k], `centre` [N]."""
+
+    axes: NDArray[np.float64]
+    variances: NDArray[np.float64]
+    centre: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`edges` [numbers + 2, BINS - 1]: inner edges of each number's bins, equal ones where values tie; of the joint distances too.
+
+    `weekday` [7, F, K]: days of training added up by weekday, Monday first; `longer` [WINDOWS - 1, F, K]: its windows of so many days;
+    both by column and bin, in shoppers. `outside` [2, N]: the least and the greatest value of each feature.
+    `between` [WINDOWS, F]: variance between comparable windows of training, in units of 1 / row: 0.01 says that no window, however many
+    rows it has, tells more than 100 independent ones. `furthest` [WINDOWS, F]: how far the furthest of them was beyond chance.
+    `shoppers` [WINDOWS]: of training, as many as they are worth (Kish 1965: those who are in many windows weigh more).
+    `sample`: some of its rows.
+    """
+
+    version: str
+    features_hash: str
+    columns: Columns
+    edges: NDArray[np.float64]
+    outside: NDArray[np.float64]
+    joint: Joint
+    weekday: Counts
+    longer: Counts
+    between: NDArray[np.float64]
+    furthest: NDArray[np.float64]
+    shoppers: NDArray[np.float64]
+    sample: Rows
+    period: tuple[str, str]
+
+    @property
+    def matched(self) -> bool:
+        """Whether training has every weekday, so that a day is held against its like."""
+        return bool(self.weekday.any(axis=(1, 2)).all())
+
+
+def write_reference(reference: Reference, folder: Path) -> dict[str, Any]:
+    """Write both files, the JSON last; returns it."""
+    buffer = io.BytesIO()
+    names = ("edges", "outside", "weekday", "longer", "between", "furthest", "shoppers", "sample")
+    joint = {f"joint_{name}": getattr(reference.joint, name) for name in ("axes", "variances", "centre")}
+    np.savez_compressed(buffer, **{name: getattr(reference, name) for name in names}, **joint)
+    (folder / ARRAYS).write_bytes(buffer.getvalue())
+    columns = reference.columns
+    document = {
+        "version": reference.version, "features_hash": reference.features_hash,
+        "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "columns": {
+            "features": columns.features, "attributes": dict(columns.attributes), "promos": columns.promos, "prices": dict(columns.prices),
+            "stores": columns.stores,
+        },
+        "period": reference.period,
+    }  # fmt: skip
+    (folder / JSON).write_text(json_text(document), encoding="utf-8")
+    return document
+
+
+def read_reference(folder: Path, version: str) -> Reference | None:
+    """The reference of the model in `folder`, None where none was fitted.
+
+    Raises InputError for one that is damaged or of another version: an answer from it would be about something else.
+    """
+    path = folder / JSON
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        content = (folder / ARRAYS).read_bytes()
+        if hashlib.sha256(content).hexdigest() != document["arrays_sha256"]:
+            raise InputError(f"'{folder / ARRAYS}' is not the file that {JSON} names; fit the detector again.")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            found = _reference(document, arrays)
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise InputError(f"'{path}' is no reference ({type(cause).__name__}: {cause}); fit the detector again.") from cause
+    if found.version != version:
+        raise InputError(f"'{path}' is the reference of {found.version}, but the model is {version}; fit the detector again.")
+    return found
+
+
+def _reference(document: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reference:
+    given = document["columns"]
+    columns = Columns(
+        tuple(given["features"]), {name: tuple(values) for name, values in given["attributes"].items()}, tuple(given["promos"]),
+        given["prices"], tuple(given["stores"]),
+    )  # fmt: skip
+    if arrays["sample"].dtype != columns.dtype:
+        raise ValueError("its sample has other columns")
+    return Reference(
+        document["version"], document["features_hash"], columns, arrays["edges"], arrays["outside"],
+        Joint(arrays["joint_axes"], arrays["joint_variances"], arrays["joint_centre"]),
+        arrays["weekday"], arrays["longer"], arrays["between"], arrays["furthest"], arrays["shoppers"], arrays["sample"],
+        tuple(document["period"]),
+    )  # fmt: skip
