@@ -35,31 +35,44 @@ from promolift.drift.sketch import Day, binned, column_names, counted, numeric_c
 MONTH, AFTER, ALPHA = 28, 28, 0.05
 """Days of a month; days that a planted drift has to be found in; promised share of months with a false alarm."""
 PSI_LIMIT, PSI_BINS = 0.2, 8
+SPLITS = 10
+"""Ways to divide the shoppers into those of the reference and those of the months."""
 Plant = Callable[[Columns, Rows, NDArray[np.float64]], None]
 
 
 @dataclass(frozen=True)
 class World:
-    """Real rows, and the reference that is looked at with. `own`: rows [n] of shoppers whom a month may have; `training`: all counts."""
+    """Real rows, and the reference that is looked at with.
+
+    `own`: rows [n] of shoppers whom a month may have; `share`: how many of them one has; `training`: counts of all rows of the reference.
+    """
 
     reference: Reference
     rows: Rows
     bins: NDArray[np.intp]
     own: NDArray[np.bool_]
+    share: float
     training: Counts
 
 
-def world(columns: Columns, rows: Rows, own: NDArray[np.bool_], known: NDArray[np.bool_]) -> World:
-    """Fitted on the rows `known`, months from those `own`."""
+def world(columns: Columns, rows: Rows, own: NDArray[np.bool_], known: NDArray[np.bool_], share: float) -> World:
+    """Fitted on the rows `known`, months from a share of the shoppers of those `own`."""
     reference = fit(columns, rows[known], "benchmark", "", 1)
     bins = binned(reference, rows)
-    return World(reference, rows, bins, own, counted(bins[known], width(columns)))
+    return World(reference, rows, bins, own, share, counted(bins[known], width(columns)))
 
 
-def days_of(place: World, draw: np.random.Generator, count: int) -> tuple[int, dict[int, NDArray[np.intp]]]:
-    """A random first day, and for each of `count` days the rows of a random half of all shoppers, of all those that there are in `own`."""
+def halves(columns: Columns, rows: Rows, seed: int) -> World:
+    """A reference of one random half of all shoppers, months of the other."""
+    names = np.unique(rows["shopper"])
+    half = (np.random.default_rng(seed).random(len(names)) < 0.5)[np.searchsorted(names, rows["shopper"])]
+    return world(columns, rows, ~half, half, 1.0)
+
+
+def days_of(place: World, draw: np.random.Generator, count: int, share: float) -> tuple[int, dict[int, NDArray[np.intp]]]:
+    """A random first day, and for each of `count` days the rows of a random `share` of the shoppers in `own`."""
     shoppers = np.unique(place.rows["shopper"])
-    kept = draw.random(len(shoppers)) < 0.5 if place.own.all() else np.ones(len(shoppers), np.bool_)
+    kept = draw.random(len(shoppers)) < share
     mine = place.own & kept[np.searchsorted(shoppers, place.rows["shopper"])]
     days = place.rows["day"]
     first = int(draw.integers(days.min(), days.max() - count + 2))
@@ -68,7 +81,7 @@ def days_of(place: World, draw: np.random.Generator, count: int) -> tuple[int, d
 
 def month(place: World, seed: int) -> dict[str, bool]:
     """Whether a month without change raised an alarm, by rule."""
-    _, days = days_of(place, np.random.default_rng(seed), MONTH)
+    _, days = days_of(place, np.random.default_rng(seed), MONTH, place.share)
     by_day: dict[int, Day] = {}
     found = {"ours": False, "textbook": False, "psi": False}
     for day, at in days.items():
@@ -155,7 +168,7 @@ PLANTS: dict[str, Plant] = {
 
 def delay(place: World, name: str, seed: int) -> dict[str, Any]:
     """Days from the planted change to the first alarm, by rule (None: not within AFTER), and the column that raised ours."""
-    first, days = days_of(place, np.random.default_rng(seed), MONTH + AFTER)
+    first, days = days_of(place, np.random.default_rng(seed), MONTH + AFTER, 1.0)
     by_day: dict[int, Day] = {}
     found: dict[str, Any] = {"ours": None, "textbook": None, "column": None}
     for day, at in days.items():
@@ -182,8 +195,8 @@ def measure(run: Path, months: int, plants: int, workers: int) -> dict[str, Any]
     started, folder = time.perf_counter(), run / "serving_model"
     columns, rows = training_rows(folder, read_manifest(folder), run / "lake")
     everybody = np.ones(len(rows), np.bool_)
-    half = rows["shopper"] % 2 == 0
-    worlds = {"same shoppers": world(columns, rows, everybody, everybody), "new shoppers": world(columns, rows, ~half, half)}
+    same = world(columns, rows, everybody, everybody, 0.5)
+    worlds = {"same shoppers": [same], "new shoppers": [halves(columns, rows, seed) for seed in range(SPLITS)]}
     found: dict[str, Any] = {
         "alpha_a_month": ALPHA,
         "months": months,
@@ -192,14 +205,13 @@ def measure(run: Path, months: int, plants: int, workers: int) -> dict[str, Any]
         "delays": {},
     }
     with ProcessPoolExecutor(workers) as pool:
-        for name, place in worlds.items():
-            answers = list(pool.map(partial(month, place), range(months), chunksize=max(1, months // (8 * workers))))
+        for name, places in worlds.items():
+            each = months // len(places)
+            answers = [answer for place in places for answer in pool.map(partial(month, place), range(each), chunksize=10)]
             found["false_alarms"][name] = {rule: _share([a[rule] for a in answers]) for rule in ("ours", "textbook", "psi")}
             print(f"{name}: {json.dumps(found['false_alarms'][name])} after {time.perf_counter() - started:.0f} s", flush=True)
         for name in PLANTS:
-            answers = list(
-                pool.map(partial(delay, worlds["same shoppers"], name), range(plants), chunksize=max(1, plants // (4 * workers)))
-            )
+            answers = list(pool.map(partial(delay, same, name), range(plants), chunksize=5))
             found["delays"][name] = _delays(answers)
             print(f"{name}: {json.dumps(found['delays'][name])} after {time.perf_counter() - started:.0f} s", flush=True)
     return found | {"seconds": round(time.perf_counter() - started, 1)}

@@ -26,8 +26,8 @@ from promolift.drift.reference import write_reference
 from promolift.errors import InputError, usable
 from promolift.storage import Place, delta_options
 
-STORES = 48
-"""Stores by name; the others are one."""
+STORES, PRODUCTS, FEWEST_LINES = 48, 5_000, 20
+"""Stores by name, the others are one; products whose prices are compared, and the lines that one must have been on."""
 WEEK_S = 7 * 86_400
 """A basket longer than this after its shopper's last example has no features of its moment."""
 
@@ -89,21 +89,25 @@ def _values(path: Path, exposures: Any, promos: tuple[str, ...]) -> NDArray[np.f
 
 
 def _baskets(lake: Place, examples: Examples) -> tuple[dict[str, float], Baskets]:
-    """Mean log of a unit's price by category, and every basket with a paid line."""
-    names = ["shopper_id", "basket_id", "store_id", "event_time", "category", "quantity", "sales_cents"]
+    """Mean log of a unit's price by product, and every basket with a paid line."""
+    names = ["shopper_id", "basket_id", "store_id", "event_time", "product_id", "category", "quantity", "sales_cents"]
     lines = DeltaTable(f"{lake}/silver/purchases", storage_options=delta_options()).to_pyarrow_dataset().to_table(columns=names)
     lines = lines.filter((pc.field("sales_cents") > 0) & (pc.field("quantity") > 0))
     if not lines.num_rows:
         raise InputError(f"'{lake}/silver/purchases' has no paid line, but '{examples.path}' was made from it; ingest the source again.")
     price = np.log(lines["sales_cents"].to_numpy() / lines["quantity"].to_numpy())
+    products = lines["product_id"].combine_chunks().dictionary_encode()
+    at, names = products.indices.to_numpy(), products.dictionary.to_pylist()
+    counts = np.bincount(at)
+    mean = np.round(np.bincount(at, price) / counts, 4)
+    often = [place for place in np.argsort(-counts, kind="stable")[:PRODUCTS] if counts[place] >= FEWEST_LINES]
+    matched = np.isin(np.arange(len(counts)), often)[at]
+    return {names[place]: float(mean[place]) for place in often}, _gathered(lines, np.where(matched, price - mean[at], np.nan))
+
+
+def _gathered(lines: Any, gap: NDArray[np.float64]) -> Baskets:
+    """`gap` [lines]: of each line's price from its product's, NaN for a product that is not compared."""
     category = pc.index_in(lines["category"], value_set=pa.array(CATEGORY_NAMES)).to_numpy()
-    mean = np.bincount(category, price, len(CATEGORY_NAMES)) / np.maximum(np.bincount(category, minlength=len(CATEGORY_NAMES)), 1)
-    prices = {name: round(float(mean[at]), 4) for at, name in enumerate(CATEGORY_NAMES)}
-    gap = price - np.array(list(prices.values()))[category]
-    return prices, _gathered(lines, category, gap)
-
-
-def _gathered(lines: Any, category: NDArray[np.integer], gap: NDArray[np.float64]) -> Baskets:
     basket = lines["basket_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     count, first = int(basket.max()) + 1, np.unique(basket, return_index=True)[1]
     size = np.bincount(basket)
@@ -111,7 +115,9 @@ def _gathered(lines: Any, category: NDArray[np.integer], gap: NDArray[np.float64
     held = np.zeros((count, len(CATEGORY_NAMES)), dtype=np.bool_)
     held[basket, category] = True
     seconds = pc.cast(pc.floor_temporal(lines["event_time"], unit="second").cast(pa.timestamp("s", "UTC")), pa.int64()).to_numpy()
-    numbers = np.column_stack([size, cents, np.bincount(basket, gap) / size])
+    matched = np.bincount(basket, ~np.isnan(gap))
+    index = np.divide(np.bincount(basket, np.nan_to_num(gap)), matched, out=np.full(count, np.nan), where=matched > 0)
+    numbers = np.column_stack([size, cents, index])
     return Baskets(lines["shopper_id"].to_numpy()[first], seconds[first], lines["store_id"].to_numpy()[first], numbers, held)
 
 

@@ -54,13 +54,17 @@ Category = Annotated[str, AfterValidator(_of_the_list), WithJsonSchema({"type": 
 
 @dataclass(frozen=True)
 class BasketLine:
-    """One line of the basket at the moment of asking. Numbers are JSON numbers: "5" is none."""
+    """One line of the basket at the moment of asking. Numbers are JSON numbers: "5" is none.
+
+    `product_id`: as the shop's events name it; no promo hangs on it, the drift detector compares prices of the same product by it.
+    """
 
     __pydantic_config__ = _STRICT
 
     category: Category
     amount_cents: Annotated[int, Field(ge=0, le=2**53, strict=True)]
     quantity: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 1
+    product_id: Text = ""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ _SECONDS_A_DAY = 86_400
 class Columns:
     """Names and vocabularies of one model version's rows.
 
-    `prices`: mean log of a unit's price in cents by category, in training; empty for a source without baskets, whose rows have none.
+    `prices`: mean log of a unit's price in cents by product, in training; empty for a source without baskets, whose rows have none.
     `stores`: those of training, most frequent first, the rest being "other".
     """
 
@@ -101,15 +101,16 @@ def _values(envelope: Envelope) -> dict[str, float]:
 
 
 def basket_numbers(prices: Mapping[str, float], basket: Iterable[BasketLine]) -> list[float]:
-    """Lines, cents, and how far the units' prices are from their categories' mean in training, in logs; NaN for an empty basket.
+    """Lines, cents, and how far the units' prices are from the same products' mean in training, in logs; NaN where there is none.
 
-    A rise of every price by 10 % moves the last by 0.095 on the same day, and features over 28 days by a 28th of it.
+    A matched-model index: what is bought changes from week to week by more than prices do. A rise of every price by 10 % moves it by 0.095
+    on the same day, and features over 28 days by a 28th of that.
     """
     paid = [line for line in basket if line.amount_cents > 0]
     if not paid:
         return [math.nan] * 3
-    gaps = [math.log(line.amount_cents / line.quantity) - prices.get(line.category, 0.0) for line in paid]
-    return [len(paid), sum(line.amount_cents for line in paid), sum(gaps) / len(gaps)]
+    gaps = [math.log(line.amount_cents / line.quantity) - prices[line.product_id] for line in paid if line.product_id in prices]
+    return [len(paid), sum(line.amount_cents for line in paid), sum(gaps) / len(gaps) if gaps else math.nan]
 
 
 def _texts(columns: Columns, envelope: Envelope) -> dict[str, str | None]:

@@ -19,6 +19,7 @@ from promolift.drift.sketch import (
     BINS,
     Day,
     Sketch,
+    column_names,
     day_of_rows,
     distances,
     normal_scores,
@@ -49,9 +50,9 @@ def fit(columns: Columns, rows: Rows, version: str, features_hash: str, seed: in
     across = _edges(distances(joint, number_bins(own, numbers)[:, : len(columns.features)]))
     features = numbers[:, : len(columns.features)]
     outside = np.stack([np.nanmin(features, axis=0), np.nanmax(features, axis=0)])
-    nothing = np.zeros((0, 0, 0))
+    nothing = np.zeros((1, 0, 0))
     draft = Reference(
-        version, features_hash, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0:0, 0], nothing[0:0, 0],
+        version, features_hash, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0], nothing[0],
         np.zeros(0), _sample(rows, seed), _period(rows),
     )  # fmt: skip
     return _calibrated(draft, rows)
@@ -86,6 +87,7 @@ def _period(rows: Rows) -> tuple[str, str]:
 
 def _calibrated(draft: Reference, rows: Rows) -> Reference:
     k, whole = width(draft.columns), day_of_rows(draft, rows)
+    whole.bins[:, column_names(draft.columns).index("outside")] = outside_of_others(rows, len(draft.columns.features))
     order = np.argsort(rows["day"], kind="stable")
     days, starts = np.unique(rows["day"][order], return_index=True)
     daily = {
@@ -103,6 +105,21 @@ def _calibrated(draft: Reference, rows: Rows) -> Reference:
     return replace(
         counts, between=np.maximum([own.mean(axis=0) for own in beyond], 0), furthest=np.maximum([own.max(axis=0) for own in beyond], 0)
     )
+
+
+def outside_of_others(rows: Rows, features: int) -> NDArray[np.bool_]:
+    """Rows [n] beyond the range of every other shopper: of somebody new as many are outside, though nothing changed."""
+    found = np.zeros(len(rows), np.bool_)
+    names, place = np.unique(rows["shopper"], return_inverse=True)
+    for feature in range(features):
+        for values in (rows["numbers"][:, feature], -rows["numbers"][:, feature]):
+            known = np.where(np.isnan(values), -np.inf, values)
+            greatest = np.full(len(names), -np.inf)
+            np.maximum.at(greatest, place, known)
+            first = int(np.argmax(greatest))
+            second = np.delete(greatest, first).max(initial=-np.inf)
+            found |= (place == first) & (known > second)
+    return found
 
 
 def _windows(daily: Mapping[int, Day], length: int, k: int) -> Iterator[tuple[int, Sketch]]:

@@ -1,0 +1,173 @@
+"""Drift of a small world: what did not change is quiet, what changed is named, and what it costs is what it costs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from promolift.drift.columns import MISSING, UNSEEN, Rows, row_of
+from promolift.drift.fitting import fit
+from promolift.drift.impact import impact
+from promolift.drift.look import Look, look
+from promolift.drift.reference import ARRAYS, JSON, Reference, read_reference, write_reference
+from promolift.drift.sketch import day_of_rows, together, width
+from promolift.drift.two_sample import chi_square, cramer_von_mises, cvm_tail, kolmogorov_smirnov, mmd, wasserstein
+from promolift.errors import InputError
+from tests.promolift.drift_world import COLUMNS, FIRST, asked, day_of_envelopes, envelope, rows_of, training
+
+VERSION = "linear-0123456789ab"
+LATER = FIRST + 56
+samples = st.lists(st.integers(0, 30), min_size=5, max_size=80).filter(lambda values: len(set(values)) > 1)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    """Fitted on eight weeks."""
+    return fit(COLUMNS, training(), VERSION, "features", 1)
+
+
+def month(seed: int, days: int = 14, shift: float = 0.0) -> dict[int, Rows]:
+    rng = np.random.default_rng(seed)
+    return {day: rows_of(day_of_envelopes(day, rng, shift), day) for day in range(LATER, LATER + days)}
+
+
+def looked(reference: Reference, rows: dict[int, Rows], day: int) -> Look:
+    return look(reference, {d: day_of_rows(reference, own) for d, own in rows.items()}, day)
+
+
+@given(samples, samples)
+@settings(deadline=None)
+def test_the_textbooks_tests_are_scipys(one: list[int], other: list[int]):
+    a, b = (np.array(values, dtype=float) for values in (one, other))
+    theirs = stats.cramervonmises_2samp(a, b, method="asymptotic")
+    ours = cramer_von_mises(a, b)
+    assert ours.statistic == pytest.approx(theirs.statistic, abs=1e-9) and ours.p_value == pytest.approx(theirs.pvalue, abs=1e-6)
+    assert kolmogorov_smirnov(a, b).statistic == pytest.approx(stats.ks_2samp(a, b, method="asymp").statistic, abs=1e-12)
+    counts = [np.bincount(np.array(values) % 4, minlength=4) for values in (one, other)]
+    both = np.array(counts)[:, np.sum(counts, axis=0) > 0]
+    if both.shape[1] > 1:
+        expected = stats.chi2_contingency(both, correction=False)
+        assert chi_square(*counts).p_value == pytest.approx(expected.pvalue, abs=1e-9)
+    assert wasserstein(a, b) == pytest.approx(stats.wasserstein_distance(a, b))
+
+
+def test_the_tail_of_cramer_and_von_mises_falls_and_has_no_step():
+    at = np.linspace(0.01, 6, 400)
+    tail = np.array([cvm_tail(x) for x in at])
+    assert (
+        (np.diff(tail) <= 0).all()
+        and cvm_tail(0.46136) == pytest.approx(0.05, abs=2e-4)
+        and cvm_tail(1.16786) == pytest.approx(0.001, abs=2e-5)
+    )
+    assert cvm_tail(2.0) == pytest.approx(cvm_tail(2.0001), rel=0.03)
+
+
+def test_mmd_sees_a_changed_correlation_and_no_change_is_a_uniform_p():
+    rng = np.random.default_rng(1)
+    apart = rng.normal(size=(150, 2))
+    tied = apart[:, [0, 0]] + 0.3 * rng.normal(size=(150, 2))
+    assert mmd(apart, tied, 1).p_value <= 0.02
+    assert 0.2 < np.mean([mmd(rng.normal(size=(40, 3)), rng.normal(size=(40, 3)), seed, 50).p_value for seed in range(40)]) < 0.8
+
+
+def test_weeks_like_those_of_training_are_no_drift(reference: Reference):
+    rows = month(2)
+    assert {looked(reference, rows, day).status for day in rows} == {"no drift"}
+    last = looked(reference, rows, LATER + 13)
+    assert set(last.windows) == {"1", "7"} and last.windows["7"]["shoppers"] < last.windows["7"]["rows"]  # 28 days are not full yet
+
+
+def test_dearer_baskets_are_found_at_once_and_named(reference: Reference):
+    found = looked(reference, month(3, 2, 0.25), LATER + 1)
+    assert found.status == "drift" and {"unit_price"} <= {f.column for f in found.findings} <= {"unit_price", "basket_cents"}
+    assert found.findings[0].kind == "basket" and found.findings[0].shift > 0.1 and "higher" in found.findings[0].most
+
+
+def test_a_broken_correlation_is_found_though_no_column_changed(reference: Reference):
+    rows = month(4, 3)
+    shuffled = {day: own.copy() for day, own in rows.items()}
+    for own in shuffled.values():
+        own["numbers"][:, 2] = np.random.default_rng(1).permutation(own["numbers"][:, 2])
+    assert {f.column for f in looked(reference, shuffled, LATER + 2).findings} == {"joint:across"}
+
+
+def test_one_shopper_who_comes_fifty_times_is_no_drift(reference: Reference):
+    rows = month(5, 1)
+    rng = np.random.default_rng(6)
+    same = [envelope(place, 3, LATER, rng) for place in range(50)]
+    together_ = np.concatenate([rows[LATER], rows_of(same, LATER)])
+    assert looked(reference, {LATER: together_}, LATER).status == "no drift"
+
+
+def test_missing_features_unseen_texts_and_a_sick_service_are_states_of_their_own(reference: Reference):
+    rows = month(7, 1)[LATER].copy()
+    rows["numbers"][:60, 0], rows["codes"][:60, 0] = np.nan, UNSEEN
+    rows["codes"][:60, list(COLUMNS.texts).index("degraded")] = 1
+    assert {"missing", "unseen", "degraded"} <= {f.column for f in looked(reference, {LATER: rows}, LATER).findings}
+
+
+def test_the_order_of_rows_says_nothing(reference: Reference):
+    rows = month(8, 1)[LATER]
+    mixed = rows[np.random.default_rng(1).permutation(len(rows))]
+    k = width(COLUMNS)
+    ours, theirs = (together([day_of_rows(reference, part)], k) for part in (rows, mixed))
+    assert np.allclose(ours.counts, theirs.counts) and looked(reference, {LATER: mixed}, LATER) == looked(reference, {LATER: rows}, LATER)
+
+
+def test_few_rows_are_not_looked_at(reference: Reference):
+    assert looked(reference, {LATER: month(9, 1)[LATER][:30]}, LATER).status == "too few rows"
+    with pytest.raises(InputError, match="199 rows are too few"):
+        fit(COLUMNS, training(2)[:199], VERSION, "features", 1)
+
+
+def test_a_reference_is_read_as_it_was_written_or_not_at_all(reference: Reference, tmp_path: Path):
+    assert read_reference(tmp_path, VERSION) is None
+    write_reference(reference, tmp_path)
+    found = read_reference(tmp_path, VERSION)
+    assert found is not None and looked(found, month(3, 2, 0.25), LATER + 1) == looked(reference, month(3, 2, 0.25), LATER + 1)
+    with pytest.raises(InputError, match=f"is the reference of {VERSION}, but the model is other"):
+        read_reference(tmp_path, "other")
+    content = bytearray((tmp_path / ARRAYS).read_bytes())
+    content[100] ^= 1
+    (tmp_path / ARRAYS).write_bytes(content)
+    with pytest.raises(InputError, match="is not the file that reference"):
+        read_reference(tmp_path, VERSION)
+    (tmp_path / JSON).write_text("{}")
+    with pytest.raises(InputError, match="is no reference"):
+        read_reference(tmp_path, VERSION)
+
+
+def test_the_impact_is_what_a_zero_costs(reference: Reference):
+    """A promo is worth its shopper's `spend` in cents: with spend at zero nobody gets one, and the positive ones are what is lost."""
+    rows = month(10, 2)
+    broken = {day: own.copy() for day, own in rows.items()}
+    for own in broken.values():
+        own["numbers"][:, 1] = -5.0
+    finding = next(f for f in looked(reference, broken, LATER + 1).findings if f.column == "spend")
+
+    def score(numeric: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        value = np.stack([numeric[:, 1], numeric[:, 1] - 1, numeric[:, 1] - 2], axis=1).astype(float)
+        return value, value
+
+    window = np.concatenate(list(broken.values()))
+    found = impact(COLUMNS, finding, window, reference.sample, score)
+    truth = np.maximum(reference.sample["numbers"][:, 1], 0).mean()
+    assert found is not None and found.rows == len(window)
+    assert found.cents == pytest.approx(float(truth), rel=0.05) and found.changed == pytest.approx(
+        float((reference.sample["numbers"][:, 1] > 0).mean()), abs=0.02
+    )
+
+
+def test_a_row_says_what_its_envelope_says():
+    answer = envelope(1, 5, FIRST, np.random.default_rng(1))
+    row = np.frombuffer(row_of(COLUMNS, answer, FIRST), COLUMNS.dtype)[0]
+    numbers = dict(zip(COLUMNS.numbers, row["numbers"].tolist(), strict=True))
+    assert answer.shopper and answer.scores and numbers["visits"] == answer.shopper.features["visits"]
+    assert numbers["basket_lines"] == len(answer.request.basket) == 2
+    assert numbers["value:deli_10"] == pytest.approx(answer.scores.value[1])
+    question = np.frombuffer(row_of(COLUMNS, asked(answer), FIRST), COLUMNS.dtype)[0]
+    assert np.isnan(question["numbers"][-3:]).all() and question["codes"][list(COLUMNS.texts).index("choice")] == MISSING
+    assert (question["numbers"][:-3] == row["numbers"][:-3]).all() and row["shopper"] == question["shopper"]
