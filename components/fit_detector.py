@@ -44,8 +44,9 @@ class Baskets:
 
 
 def fit_chosen(models: str, evaluation: str, lake: str, seed: int) -> dict[str, Any]:
-    """Fit the reference of the model that the gate chose; returns what reference.json says. Raises InputError for missing parts."""
-    return fit_model(Path(models) / read_verdict(Path(evaluation) / "verdict.json").chosen, lake, seed)
+    """Fit the reference of the model that the gate chose; returns what there is to say of it. Raises InputError for missing parts."""
+    said = fit_model(Path(models) / read_verdict(Path(evaluation) / "verdict.json").chosen, lake, seed)
+    return {name: said[name] for name in ("version", "period", "rows", "matched", "arrays_sha256")}
 
 
 def fit_model(folder: Path, lake: Place, seed: int) -> dict[str, Any]:

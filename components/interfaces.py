@@ -129,8 +129,24 @@ def evaluate_uplift(
 
 
 @_stage("train")
-def register_model(root: str, mlflow_uri: str, model_name: str, author: str, evaluation: Input[Artifact], version: Output[Model]) -> None:
-    """The chosen candidate -> its dossier, a version in the registry with aliases and tags, and its first entry in the trail."""
+def fit_detector(root: str, seed: int, evaluation: Input[Artifact], reference: Output[Artifact]) -> None:
+    """The chosen candidate, examples and baskets -> what its traffic looks like without drift, beside the model."""
+    from components.fit_detector import fit_chosen
+    from components.stage_record import recorded
+    from promolift.storage import kept
+
+    reference.uri = f"{root}/evaluation/verdict.json"
+    with kept(root, "models", "evaluation") as at:
+        fitted = fit_chosen(f"{at}/models", f"{at}/evaluation", f"{root}/lake", seed)
+    reference.metadata["fitted"] = recorded(root, "fit-detector", fitted)
+
+
+@_stage("train")
+def register_model(
+    root: str, mlflow_uri: str, model_name: str, author: str,
+    evaluation: Input[Artifact], reference: Input[Artifact], version: Output[Model],
+) -> None:  # fmt: skip
+    """The chosen candidate with its reference -> its dossier, a version in the registry, and its first entry in the trail."""
     from components.promotion_entry import enter
     from components.register_model import register
     from components.stage_record import recorded

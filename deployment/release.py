@@ -19,17 +19,18 @@ NEEDED = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def deliver(run: Path, registry: Path) -> Release:
-    """Put model.tflite, manifest.json and registry.db into the bucket. Raises UnavailableError when S3 refuses."""
-    manifest = manifest_of(run)
-    files = {name: run / "serving_model" / name for name in ("model.tflite", "manifest.json")} | {"registry.db": registry}
+    """Put the model, its drift reference where it has one, and registry.db into the bucket. Raises UnavailableError when S3 refuses."""
+    manifest, folder = manifest_of(run), run / "serving_model"
+    reference = [name for name in ("reference.json", "reference.npz") if (folder / name).exists()]
+    files = {name: folder / name for name in ("model.tflite", "manifest.json", *reference)} | {"registry.db": registry}
     content = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()[:12]
-    folder = f"{BUCKET}/models/{manifest.name}-{content}"
+    address = f"{BUCKET}/models/{manifest.name}-{content}"
     with _store() as store:
         store.create_dir(BUCKET)
         for name, path in files.items():
-            with store.open_output_stream(f"{folder}/{name}") as out:
+            with store.open_output_stream(f"{address}/{name}") as out:
                 out.write(path.read_bytes())
-    return Release(f"s3://{folder}", manifest.sha256)
+    return Release(f"s3://{address}", manifest.sha256)
 
 
 def forget() -> None:

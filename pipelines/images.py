@@ -25,12 +25,13 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "train": (
         "components.train_uplift", "components.train_baselines", "components.evaluate_uplift", "components.measure_truth",
         "components.register_model", "components.fetch_champion", "components.stage_record", "components.promotion_entry",
-        "components.write_dossier", "serving/kserve/graph.yaml",
+        "components.write_dossier", "components.fit_detector", "serving/kserve/graph.yaml",
     ),
     "train-gpu": ("components.train_uplift", "components.stage_record"),
     "promote": ("components.promote", "serving"),
     "serving": ("serving",),
     "online": ("serving",),
+    "detector": ("serving.detector",),
 }  # fmt: skip
 """Modules that an image's stages start with (of a package, every file), and files by path. What they import is found from there."""
 GPU = ("train-gpu",)

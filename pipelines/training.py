@@ -47,5 +47,6 @@ def training(  # noqa: PLR0917 (KFP passes them by keyword)
     with dsl.If(landed.outputs["Output"] == True, name="has-truth"):  # noqa: E712 (KFP builds the condition from ==)
         sized(stages.measure_truth(root=root, landing=landed.outputs["landing"], evaluation=evaluation), "small")
     with dsl.If(judged.outputs["Output"] == True, name="gate-passed"):  # noqa: E712
-        registered = stages.register_model(root=root, mlflow_uri=mlflow_uri, model_name=model_name, author=author, evaluation=evaluation)
-        sized(registered, "small")
+        reference = sized(stages.fit_detector(root=root, seed=seed, evaluation=evaluation), "train").outputs["reference"]
+        about = {"mlflow_uri": mlflow_uri, "model_name": model_name, "author": author}
+        sized(stages.register_model(root=root, evaluation=evaluation, reference=reference, **about), "small")

@@ -125,4 +125,4 @@ def test_an_images_pins_are_its_groups_own():
 
 def test_on_a_machine_without_a_gpu_the_network_trains_in_the_image_without_cuda():
     text = images.with_sources(images.without_gpus(compiled.compiled("training")))
-    assert "promolift/train-gpu" not in text and text.count("image: promolift/train:") == 6
+    assert "promolift/train-gpu" not in text and text.count("image: promolift/train:") == 7

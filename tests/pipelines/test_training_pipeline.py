@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 ROWS = 6000
 TASKS = {
     "land-events", "ingest-events", "validate-silver", "build-examples", "validate-gold", "validate-training", "materialize-features",
-    "train-uplift", "train-baselines", "fetch-champion", "evaluate-uplift", "register-model",
+    "train-uplift", "train-baselines", "fetch-champion", "evaluate-uplift", "fit-detector", "register-model",
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ lake/
 models/<name>/                       uplift_net, lightgbm, response, and what --learners asked for
 ├── model.tflite                     see ModelManifest for its signature
 ├── manifest.json                    ModelManifest
+├── reference.json reference.npz     what its traffic looks like without drift (promolift.drift.reference), of the one that was registered
 └── scores.parquet                   scored rows: exposure_id, split, value_<promo>, cost_<promo>
 """
 

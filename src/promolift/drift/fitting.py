@@ -53,7 +53,7 @@ def fit(columns: Columns, rows: Rows, version: str, features_hash: str, seed: in
     nothing = np.zeros((1, 0, 0))
     draft = Reference(
         version, features_hash, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0], nothing[0],
-        np.zeros(0), _sample(rows, seed), _period(rows),
+        np.zeros(0), _sample(rows, seed), len(rows), _period(rows),
     )  # fmt: skip
     return _calibrated(draft, rows)
 

@@ -42,7 +42,7 @@ class Reference:
     `between` [WINDOWS, F]: variance between comparable windows of training, in units of 1 / row: 0.01 says that no window, however many
     rows it has, tells more than 100 independent ones. `furthest` [WINDOWS, F]: how far the furthest of them was beyond chance.
     `shoppers` [WINDOWS]: of training, as many as they are worth (Kish 1965: those who are in many windows weigh more).
-    `sample`: some of its rows.
+    `sample`: some of its `rows`.
     """
 
     version: str
@@ -57,6 +57,7 @@ class Reference:
     furthest: NDArray[np.float64]
     shoppers: NDArray[np.float64]
     sample: Rows
+    rows: int
     period: tuple[str, str]
 
     @property
@@ -80,7 +81,7 @@ def write_reference(reference: Reference, folder: Path) -> dict[str, Any]:
             "features": columns.features, "attributes": dict(columns.attributes), "promos": columns.promos, "prices": dict(columns.prices),
             "stores": columns.stores,
         },
-        "period": reference.period,
+        "period": reference.period, "rows": reference.rows, "matched": reference.matched,
     }  # fmt: skip
     (folder / JSON).write_text(json_text(document), encoding="utf-8")
     return document
@@ -120,5 +121,5 @@ def _reference(document: Mapping[str, Any], arrays: Mapping[str, Any]) -> Refere
         document["version"], document["features_hash"], columns, arrays["edges"], arrays["outside"],
         Joint(arrays["joint_axes"], arrays["joint_variances"], arrays["joint_centre"]),
         arrays["weekday"], arrays["longer"], arrays["between"], arrays["furthest"], arrays["shoppers"], arrays["sample"],
-        tuple(document["period"]),
+        document["rows"], tuple(document["period"]),
     )  # fmt: skip
