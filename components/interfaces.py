@@ -163,6 +163,26 @@ def register_model(
 
 
 @_stage("promote")
+def watch_drift(root: str, served: str, detector: str, policy: str, at: str, cause: Output[Artifact]) -> bool:
+    """The detector's looks at the champion, its labels and its age -> whether a training begins, for which cause."""
+    from components.watch_drift import decide
+
+    decided = decide(served, detector, policy, root, at)
+    cause.uri, cause.metadata["decided"] = f"{served}/lake/serving/retrainings", decided
+    return bool(decided["due"])
+
+
+@_stage("promote")
+def link_retraining(root: str, served: str, registered: bool, cause: Input[Artifact], after: Input[Artifact]) -> None:
+    """What came of a training -> the row beside its cause."""
+    from components.watch_drift import link
+    from promolift.storage import kept
+
+    with kept(root, "models", "evaluation", "dossier") as at:
+        link(served, cause.metadata["decided"]["cause"], root, at, registered=registered)
+
+
+@_stage("promote")
 def promote_version(
     folder: str, mlflow_uri: str, model_name: str, version: str, stage: str, guardrails: str, patience_s: int, context: str
 ) -> bool:  # fmt: skip

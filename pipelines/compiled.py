@@ -8,12 +8,13 @@ from kfp import compiler
 
 from pipelines.dataset import dataset
 from pipelines.images import with_pins
+from pipelines.monitoring import monitoring
 from pipelines.promotion import promotion
 from pipelines.training import training
 from promolift.errors import ExpectationError
 
 FOLDER = Path(__file__).with_name("compiled")
-PIPELINES: dict[str, Any] = {"dataset": dataset, "training": training, "promotion": promotion}
+PIPELINES: dict[str, Any] = {"dataset": dataset, "training": training, "promotion": promotion, "monitoring": monitoring}
 
 
 def compiled(name: str) -> str:

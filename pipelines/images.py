@@ -28,7 +28,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
         "components.write_dossier", "components.fit_detector", "serving/kserve/graph.yaml",
     ),
     "train-gpu": ("components.train_uplift", "components.stage_record"),
-    "promote": ("components.promote", "serving"),
+    "promote": ("components.promote", "components.watch_drift", "serving"),
     "serving": ("serving",),
     "online": ("serving",),
     "detector": ("serving.detector",),

@@ -40,6 +40,7 @@ EXAMPLES = """examples:
   make images && python -m pipelines.run training --on docker --source hillstrom --path FILE --out build/docker
   python -m pipelines.run training --on cluster --host https://HOST/pipeline --root s3a://bucket/run --source hillstrom --path FILE
   python -m pipelines.run promotion --run build/demo --version 2 --dry-run
+  python -m pipelines.run monitoring --served build/demo --detector http://HOST:8085 --source complete_journey --out build/again
   python -m pipelines.run compile --check
 
 Source `table` is any randomised experiment as CSV or Parquet; trial.yaml says what its columns mean
@@ -50,25 +51,39 @@ DIR/summary.json holds the same for programs, DIR/pipeline.log has everything th
 exit status: 0 done (a refused model too), 2 wrong input, 3 an expectation failed, 4 something needed cannot be had, 1 otherwise."""
 
 
+TRAINS = ("training", "monitoring")
+"""Pipelines that may end with a registered version."""
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(
         prog="python -m pipelines.run", description="Run a pipeline on this machine or on a cluster, or compile the pipelines.",
         epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    commands = top.add_subparsers(dest="command", required=True, metavar="{training,dataset,promotion,compile}")
-    training = _pipeline(commands, "training", "data set, models, gate and registration; ends with a report")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{training,monitoring,dataset,promotion,compile}")
+    _effort(_pipeline(commands, "training", "data set, models, gate and registration; ends with a report"))
+    watching = _pipeline(commands, "monitoring", "drift, labels and age of the champion; trains again where one of them asks for it")
+    _effort(watching)
+    watching.add_argument("--served", required=True, metavar="DIR", help="the served run, or its place in S3: its trail names the champion")
+    watching.add_argument("--detector", default="", metavar="URL", help="the drift detector (default: none, only labels and age)")
+    watching.add_argument("--policy", default="", metavar="FILE", help="instead of src/promolift/drift/retraining.yaml")
+    watching.add_argument("--at", default="", metavar="MOMENT", help="now, ISO 8601, for replays (default: the clock)")
+    _pipeline(commands, "dataset", "only the validated data set and the features online")
+    add_promotion(commands)
+    compiling = commands.add_parser("compile", help="rewrite pipelines/compiled/*.yaml")
+    compiling.add_argument("--check", action="store_true", help="write nothing; fail when a committed file is stale")
+    return top
+
+
+def _effort(training: argparse.ArgumentParser) -> None:
+    """How much a training does."""
     training.add_argument("--epochs", type=int, default=0, help="at most so many epochs of the network (default: as many as it takes)")
     others = [name for name in LEARNERS if name not in CANDIDATES]
     training.add_argument("--learners", default="", help=f"more candidates, with commas between: {', '.join(others)}")
     training.add_argument("--seeds", type=int, default=1, help="train each candidate so many times, to see what is the seed's (default: 1)")
     training.add_argument("--search-trials", type=int, default=0, help="first search each candidate's parameters (default: 0, no search)")
     training.add_argument("--search-seconds", type=int, default=600, help="no new trial of one candidate after (default: 600)")
-    _pipeline(commands, "dataset", "only the validated data set and the features online")
-    add_promotion(commands)
-    compiling = commands.add_parser("compile", help="rewrite pipelines/compiled/*.yaml")
-    compiling.add_argument("--check", action="store_true", help="write nothing; fail when a committed file is stale")
-    return top
 
 
 def _pipeline(commands: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -123,7 +138,7 @@ def execute(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
     """Check the input and what is needed, run the pipeline, write report and summary into its folder, and return the summary."""
     if options.source not in SOURCES:
         raise InputError(f"There is no source '{options.source}'; choose one of {', '.join(SOURCES)}.")
-    if pipeline == "training":
+    if pipeline in TRAINS:
         _check_effort(options)
     if is_remote(options.path):
         raise InputError(f"--path is {options.path}; name a file of this machine (--on cluster uploads it).")
@@ -139,6 +154,12 @@ def execute(pipeline: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_machine(options: argparse.Namespace, text: str) -> None:
+    if options.on == "docker" and options.command == "monitoring":
+        raise InputError(
+            "A container sees its own run only, not the served one: use monitoring --on local, or --on cluster with both in S3."
+        )
+    if options.on == "cluster" and options.command == "monitoring" and not is_remote(options.served):
+        raise InputError(f"--served is {options.served}, a folder that the cluster does not see; name s3a://bucket/prefix.")
     if options.on == "local":
         check_java()
     elif options.on == "docker":
@@ -150,7 +171,7 @@ def _check_machine(options: argparse.Namespace, text: str) -> None:
 def _here(options: argparse.Namespace, text: str, folder: Path, arguments: dict[str, Any]) -> dict[str, Task]:
     os.environ["PYTHONPATH"] = str(ROOT)  # the tasks import the rooms from wherever the command was given
     with docker_runner(folder, options.path) if options.on == "docker" else nullcontext() as runner:
-        return run_pipeline(text, arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout, runner=runner)
+        return run_pipeline(text, arguments, folder / ".kfp", folder / "pipeline.log", sys.stdout, runner=runner, aloud="retraining of ")
 
 
 def _there(options: argparse.Namespace, text: str, folder: Path, arguments: dict[str, Any]) -> dict[str, Task]:
@@ -192,11 +213,14 @@ def _arguments(pipeline: str, options: argparse.Namespace, origin: Origin, folde
         "redis_url": settings.redis_url,
         "spark_on": options.spark_on,
     }
-    if pipeline == "training":
+    if pipeline in TRAINS:
         uri = settings.mlflow_uri or f"sqlite:///{folder / 'mlflow.db'}"
         effort = ("epochs", "learners", "seeds", "search_trials", "search_seconds")
         found |= {**{name: getattr(options, name) for name in effort}, "mlflow_uri": uri, "model_name": settings.model_name}
         found["author"] = settings.author or getuser()
+    if pipeline == "monitoring":
+        policy = str(Path(options.policy).resolve()) if options.policy else ""
+        found |= {"served": spelled(options.served), "detector": options.detector, "policy": policy, "at": options.at}
     return found
 
 
@@ -205,10 +229,12 @@ def _run(pipeline: str, folder: Path, arguments: dict[str, Any], work: Callable[
     began = time.perf_counter()
     print(f"{pipeline} of {arguments['source']} in {folder}", flush=True)
     tasks = work()
+    if "land-events" not in tasks:  # monitoring found nothing to train for, and the log says why
+        return {}
     brought(arguments["root"], folder)
     summary = summarise(folder, tasks, time.perf_counter() - began)
     write_json(folder / "summary.json", summary)
-    if pipeline == "training":
+    if pipeline in TRAINS:
         finish(folder, summary, arguments["mlflow_uri"])
     print(f"  {'total':<22} {summary['seconds']['total']:6.1f} s")
     return summary

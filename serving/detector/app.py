@@ -103,10 +103,10 @@ class Detector:
         """`not looked yet` is no "no drift": nothing has been compared."""
         looks, days = await self._store.looks(version), await self._store.days(version)
         told = {str(day): await self._store.counted(version, day) for day in days}
-        window = {"days": len(days), "rows": sum(told.values())}
+        known = {"window": {"days": len(days), "rows": sum(told.values())}, "trained_to": self._watched[version].reference.period[1]}
         if not looks:
-            return {"version": version, "status": "not looked yet", "window": window}
-        return {**looks[-1], "window": window}
+            return {"version": version, "status": "not looked yet", **known}
+        return {**looks[-1], **known}
 
     def routes(self) -> list[Route]:
         """Every route."""

@@ -223,11 +223,20 @@ SHADOW_DECISIONS = Table("shadow_decisions", "serving", ("decision_id", "model_v
     Column("shadow_score", "float64", "highest value that the candidate predicts (cents)", nullable=True),
 ), "what a candidate would have answered, without influence")  # fmt: skip
 
+RETRAININGS = Table("retrainings", "serving", ("cause", "status"), (
+    _text("cause", "what set it off: kind, model and first day, so that one cause is one retraining"),
+    _text("kind", "alarm, schedule, labels"),
+    _text("model", "name and digest of the model that was watched"), _text("reason", "why, in a sentence"), _time("at", "when"),
+    _text("status", "begun, registered or refused"), _text("root", "where the training's data and models are"),
+    _text("candidate", "name and digest of the model that came of it"), _text("dossier", "hash of its evidence"),
+), "which cause started which training, and what came of it: append-only")  # fmt: skip
+
 LOGGED = (DECISIONS, LEDGER_EVENTS, PROMOTIONS)
 """What serving and promotion write, and `measure_lift` reads where it is there."""
 
 TABLES: tuple[Table, ...] = (
-    *BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, LIFT, DECISIONS, LEDGER_EVENTS, PROMOTIONS, SHADOW_DECISIONS,
+    *BRONZE, QUARANTINE, *SILVER, EXPOSURES, FEATURES, EXAMPLES, TRUTH, LIFT, DECISIONS, LEDGER_EVENTS, PROMOTIONS,
+    SHADOW_DECISIONS, RETRAININGS,
 )  # fmt: skip
 
 

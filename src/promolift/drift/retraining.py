@@ -1,0 +1,179 @@
+"""Looks, labels and time -> whether a model is trained again, and for which cause; one cause starts one training.
+
+A cause is named by what it is about (an alarm by the first day of its episode), so the same alarm seen again tomorrow, or after a training
+that brought no better model, is the same cause. What stops a training that is due, a cool-down or a budget, is said.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from deltalake import CommitProperties, write_deltalake
+from deltalake.exceptions import DeltaError
+from pydantic import Field
+
+from promolift.contracts.tables import RETRAININGS
+from promolift.delta_rows import Row, arrow_table, created, selected
+from promolift.errors import ConflictError, UnavailableError
+from promolift.storage import Place
+from promolift.yaml_file import read_yaml
+
+POLICY = Path(__file__).with_suffix(".yaml")
+Kind = Literal["alarm", "schedule", "labels"]
+Status = Literal["begun", "registered", "refused"]
+DECISIVE = frozenset({"score", "choice"})
+"""Kinds of columns whose drift is one of decisions itself."""
+BUDGET_DAYS = 30
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The numbers of retraining.yaml, which says what each of them means."""
+
+    confirm: Annotated[int, Field(ge=1)]
+    changed: Annotated[float, Field(ge=0, le=1)]
+    cool_down_days: Annotated[float, Field(ge=0)]
+    most_a_month: Annotated[int, Field(ge=0)]
+    schedule_days: Annotated[int, Field(ge=1)]
+    unseen_days: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a training begins. `id` is the same for as long as the cause is."""
+
+    id: str
+    kind: Kind
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is known of the model in service: its looks, oldest first, the last day of its training, and of labels that are closed now."""
+
+    model: str
+    looks: Sequence[Mapping[str, Any]]
+    trained_to: date
+    labels_to: date
+
+
+def read_policy(path: Path = POLICY) -> Policy:
+    """The policy. Raises InputError with file and line for a missing, unknown or impossible number."""
+    file = read_yaml(path, "Retraining policy", "--policy")
+    policy: Policy = file.checked(Policy, file.mapping(), "")
+    return policy
+
+
+def due(watched: Watched, past: Sequence[Row], policy: Policy, now: datetime) -> tuple[Cause | None, str]:
+    """The cause to train for now, or None with a sentence that says why not."""
+    causes = [cause for cause in (_alarm(watched, policy), _labels(watched, policy), _schedule(watched, policy, now)) if cause]
+    if not causes:
+        return None, "nothing to train for: no confirmed alarm that matters, no labels enough, not yet time"
+    done = {row["cause"] for row in past}
+    new = [cause for cause in causes if cause.id not in done]
+    if not new:
+        return None, f"{causes[0].reason}; a training was begun for it already"
+    begun = sorted(row["at"] for row in past if row["status"] == "begun")
+    if begun and now - begun[-1] < timedelta(days=policy.cool_down_days):
+        return None, f"{new[0].reason}; the last training began {begun[-1]:%Y-%m-%d}, cool-down is {policy.cool_down_days:g} days"
+    month = [at for at in begun if now - at < timedelta(days=BUDGET_DAYS)]
+    if len(month) >= policy.most_a_month:
+        return None, f"{new[0].reason}; {len(month)} trainings in {BUDGET_DAYS} days are the budget"
+    return new[0], new[0].reason
+
+
+def begun_in(root: str, past: Sequence[Row]) -> Cause | None:
+    """The cause of the training that was begun in `root` and has not ended, for one that died."""
+    ended = {row["cause"] for row in past if row["status"] != "begun"}
+    begun = [row for row in past if row["root"] == root and row["cause"] not in ended]
+    return Cause(*(begun[-1][name] for name in ("cause", "kind", "model", "reason"))) if begun else None
+
+
+def _alarm(watched: Watched, policy: Policy) -> Cause | None:
+    """The running episode of alarms, once the same column has alarmed in enough looks and changes enough decisions."""
+    episode = _episode(watched.looks)
+    if len(episode) < policy.confirm:
+        return None
+    last = episode[-policy.confirm :]
+    confirmed = set.intersection(*({finding["column"] for finding in look["findings"]} for look in last))
+    decisive = [f for f in last[-1]["findings"] if f["column"] in confirmed and _matters(f, policy)]
+    if not decisive:
+        return None
+    since, column = episode[0]["day"], decisive[0]["column"]
+    reason = f"'{column}' has drifted since {since}: {decisive[0]['most']}"
+    return Cause(f"alarm:{watched.model}:{since}", "alarm", watched.model, reason)
+
+
+def _episode(looks: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The newest looks for as long as each found drift, oldest first; days without enough rows neither end nor lengthen it."""
+    told = [look for look in looks if look["status"] != "too few rows"]
+    start = next((place for place in range(len(told), 0, -1) if told[place - 1]["status"] != "drift"), 0)
+    return told[start:]
+
+
+def _matters(finding: Mapping[str, Any], policy: Policy) -> bool:
+    impact = finding.get("impact")
+    return finding["kind"] in DECISIVE or bool(impact and impact["changed"] >= policy.changed)
+
+
+def _labels(watched: Watched, policy: Policy) -> Cause | None:
+    unseen = (watched.labels_to - watched.trained_to).days
+    if unseen < policy.unseen_days:
+        return None
+    times = unseen // policy.unseen_days
+    return Cause(f"labels:{watched.model}:{times}", "labels", watched.model, f"{unseen} days of closed labels are newer than the model")
+
+
+def _schedule(watched: Watched, policy: Policy, now: datetime) -> Cause | None:
+    age = (now.date() - watched.trained_to).days
+    if age < policy.schedule_days:
+        return None
+    times = age // policy.schedule_days
+    return Cause(f"schedule:{watched.model}:{times}", "schedule", watched.model, f"training ends {age} days ago")
+
+
+class Retrainings:
+    """The table of causes and trainings of one lake; of two that begin for one cause at the same moment one is refused."""
+
+    def __init__(self, lake: Place) -> None:
+        self._lake = lake
+
+    def rows(self) -> Sequence[Row]:
+        """Every row, oldest first. Raises UnavailableError when the table cannot be read."""
+        try:
+            names = [column.name for column in RETRAININGS.columns]
+            return selected(created(self._lake, RETRAININGS), names, "ORDER BY at")
+        except (DeltaError, OSError) as problem:
+            raise UnavailableError(f"The table of retrainings of {self._lake} cannot be read ({problem}).") from problem
+
+    def begin(self, cause: Cause, root: str, now: datetime) -> None:
+        """Note that a training begins. Raises ConflictError where one has begun for this cause, or begins in this moment."""
+        table = created(self._lake, RETRAININGS)
+        if selected(table, ["cause"], f"WHERE cause = '{cause.id}'"):
+            raise ConflictError(f"A training was begun for {cause.id} already; nothing was started.")
+        self._write(table, self._row(cause, now, "begun", root))
+
+    def end(self, cause: Cause, root: str, candidate: str, dossier: str, now: datetime) -> None:
+        """Note what came of it: a registered candidate with its dossier, or, without a candidate, that the gate refused."""
+        status: Status = "registered" if candidate else "refused"
+        self._write(created(self._lake, RETRAININGS), self._row(cause, now, status, root, candidate, dossier))
+
+    @staticmethod
+    def _row(cause: Cause, now: datetime, status: Status, root: str, *came: str) -> Row:
+        candidate, dossier = came or ("", "")
+        return {
+            "cause": cause.id, "kind": cause.kind, "model": cause.model, "reason": cause.reason, "at": now.astimezone(UTC),
+            "status": status, "root": root, "candidate": candidate, "dossier": dossier,
+        }  # fmt: skip
+
+    def _write(self, table: Any, row: Row) -> None:
+        try:
+            once = CommitProperties(max_commit_retries=0)
+            write_deltalake(table, arrow_table(RETRAININGS, [row]), mode="append", commit_properties=once)
+        except (DeltaError, OSError) as problem:
+            if "Failed to commit" in str(problem):
+                raise ConflictError("Somebody else noted a training in this moment; look again. Nothing was started.") from problem
+            raise UnavailableError(f"The table of retrainings of {self._lake} cannot be written ({problem}).") from problem
