@@ -67,7 +67,9 @@ def test_conditions_ask_single_unnamed_outputs_only(path: Path):
     spec, _ = documents(path)
     conditions = [t["triggerPolicy"]["condition"] for t in tasks(spec) if "triggerPolicy" in t and "condition" in t["triggerPolicy"]]
     assert len(conditions) == {"training": 2, "promotion": 3, "monitoring": 4}.get(path.stem, 0)
-    assert all(re.fullmatch(r"inputs\.parameter_values\['pipelinechannel--[\w-]+-Output'\] == (true|false)", c) for c in conditions), conditions
+    assert all(re.fullmatch(r"inputs\.parameter_values\['pipelinechannel--[\w-]+-Output'\] == (true|false)", c) for c in conditions), (
+        conditions
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
