@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from components.examples_input import Examples, open_examples
@@ -92,7 +93,11 @@ def _values(path: Path, exposures: Any, promos: tuple[str, ...]) -> NDArray[np.f
 def _baskets(lake: Place, examples: Examples) -> tuple[dict[str, float], Baskets]:
     """Mean log of a unit's price by product, and every basket with a paid line."""
     names = ["shopper_id", "basket_id", "store_id", "event_time", "product_id", "category", "quantity", "sales_cents"]
-    lines = DeltaTable(f"{lake}/silver/purchases", storage_options=delta_options()).to_pyarrow_dataset().to_table(columns=names)
+    try:
+        lines = DeltaTable(f"{lake}/silver/purchases", storage_options=delta_options()).to_pyarrow_dataset().to_table(columns=names)
+    except DeltaError as cause:
+        why = str(cause).splitlines()[0]
+        raise InputError(f"No baskets at '{lake}/silver/purchases' ({why}); ingest the source again.") from cause
     lines = lines.filter((pc.field("sales_cents") > 0) & (pc.field("quantity") > 0))
     if not lines.num_rows:
         raise InputError(f"'{lake}/silver/purchases' has no paid line, but '{examples.path}' was made from it; ingest the source again.")
