@@ -11,7 +11,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast compile demo serve decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster bench science clean
+.PHONY: help setup format check test test-fast compile demo serve decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster alibi bench drift-bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,12 @@ undeploy-local: $(READY) ## take it off the cluster again
 
 test-cluster: $(READY) ## tests of what deploy-local left on the current kube context, and of Spark's pods there
 	@$(PYTHON) -m pytest -m cluster -v --maxfail=3 $(CLUSTER_TESTS) $(ARGS)
+
+alibi: $(READY) ## alibi-detect in an environment of its own (build/alibi): a test holds our drift tests against its
+	@UV_PROJECT_ENVIRONMENT=build/alibi $(UV) sync --frozen --quiet --only-group drift --no-install-project
+
+drift-bench: $(READY) ## false alarms of 1,000 real months without change, days until planted drifts are found (build/drift, docs/drift.md)
+	@$(PYTHON) -m benchmarks.drift --run $(RUN) --out build/drift/result.json --document docs/drift.md
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json

@@ -12,6 +12,7 @@ Bonferroni over columns, alpha / 31 a look, as alibi-detect's TabularDrift does)
 import argparse
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -242,6 +243,30 @@ def _finite(days: float) -> float | None:
     return days if np.isfinite(days) else None
 
 
+def written(found: Mapping[str, Any], document: Path) -> None:
+    """Write the tables between the markers of the document."""
+
+    def share(of: Mapping[str, float]) -> str:
+        return f"{of['share']:.1%} ({of['low']:.1%} to {of['high']:.1%})"
+
+    def days(of: Mapping[str, Any]) -> str:
+        return f"{of['p50_days']:g}, {of['p90_days'] or 'more than 28'}" if of["p50_days"] else f"not ({of['found']:.0%})"
+
+    lines = [
+        f"{found['months']:,} months without change of each kind, {found['columns']} columns; share with an alarm (95 % interval),",
+        f"promised {ALPHA:.0%}:",
+        "", "| shoppers | ours | KS and chi-square with Bonferroni | PSI > 0.2 |", "|---|---|---|---|",
+        *(f"| {name} | {share(row['ours'])} | {share(row['textbook'])} | {share(row['psi'])} |"
+          for name, row in found["false_alarms"].items()),
+        "", f"Days until a planted change is found, median and nine tenths, {found['plants']} times each, with all shoppers:", "",
+        "| change | ours | found in | the textbook's, which alarm without a change too |", "|---|---|---|---|",
+        *(f"| {name} | {days(row['ours'])} | `{row['by']}` | {days(row['textbook'])} |" for name, row in found["delays"].items()),
+    ]  # fmt: skip
+    block = re.compile(r"(<!-- figures: drift -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+    text = document.read_text(encoding="utf-8")
+    document.write_text(block.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text), encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -250,10 +275,15 @@ def main() -> None:
     parser.add_argument("--plants", type=int, default=100, help="times that each change is planted (%(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/drift/result.json"), metavar="FILE", help="where to write (%(default)s)")
+    parser.add_argument(
+        "--document", type=Path, metavar="FILE", help="also write the tables between the markers of this file (docs/drift.md)"
+    )
     options = parser.parse_args()
     found = measure(options.run, options.months, options.plants, options.workers)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json_text(found), encoding="utf-8")
+    if options.document:
+        written(found, options.document)
     print(f"written: {options.out}")
 
 
