@@ -52,7 +52,7 @@ def watched(folders: Sequence[Path]) -> dict[str, Watched]:
         manifest = load_manifest(folder)
         reference = read_reference(folder, manifest.version)
         if reference is None:
-            print(f"{manifest.version} has no reference in {folder}: it is not watched; fit the detector", flush=True)
+            print(f"{manifest.version} has no reference in {folder}: it is not watched; fit the detector", file=sys.stderr, flush=True)
         else:
             found[manifest.version] = Watched(reference, scorer(folder))
     return found

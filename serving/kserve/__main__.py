@@ -47,7 +47,7 @@ def _node(options: argparse.Namespace) -> int:
     else:
         from serving.kserve.node import serve  # noqa: PLC0415
 
-        serve(box, name, listener, lambda: build(options.box, sources, options.settings))
+        serve(box, name, listener, lambda: build(options.box, sources, options.settings), options.log_url)
     return 0
 
 
@@ -132,7 +132,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     model = options.model or options.run_folder / "serving_model"
     registry = options.registry or options.run_folder / "registry.db"
-    return serve(Plan(options.run_folder, model, registry, options.rules, options.listen, options.fused), options.settings)
+    return serve(Plan(options.run_folder, model, registry, options.rules, options.listen, options.fused, options.detect), options.settings)
 
 
 def _decide(options: argparse.Namespace) -> int:
@@ -165,6 +165,7 @@ def _add_node(parser: argparse.ArgumentParser, settings: Settings) -> None:
     parser.add_argument("--registry", type=Path, default=Path("registry.db"), help="Feast's registry file")
     parser.add_argument("--rules", type=Path, default=RULES, help="rules file")
     parser.add_argument("--spill", type=Path, default=Path("undelivered.jsonl"), help="records of decisions made without Redis")
+    parser.add_argument("--log-url", default="", metavar="URL", help="send copies of requests and answers there, as KServe's logger does")
     parser.add_argument("--model_name", default="", metavar="NAME", help="the model's name in URLs, as KServe passes it (default: the box)")
     parser.add_argument(
         "--server", choices=("asgi", "kserve"), default="asgi", help="what serves it: our own server, or KServe's ModelServer"
@@ -217,6 +218,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="a finished run's folder")
     parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="where the graph listens")
     parser.add_argument("--fused", action="store_true", help="decide in the engine's own process, without the four nodes")
+    parser.add_argument("--detect", action="store_true", help="a drift detector takes copies of what the predictor is asked and answers")
     parser.add_argument("--model", type=Path, help="model folder (DIR/serving_model)")
     parser.add_argument("--registry", type=Path, help="Feast's registry file (DIR/registry.db)")
     parser.add_argument("--rules", type=Path, default=RULES, help="rules file")

@@ -4,6 +4,7 @@ Bare ASGI on uvicorn: of a step's time KServe's own server takes the most (notes
 router. `model.py` has the same box as a `kserve.Model`.
 """
 
+import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from promolift.contracts.decisions import NODES, Envelope, Request, dump_bytes, read_bytes
 from promolift.errors import PromoliftError
+from serving.kserve.payload_log import PayloadLog
 from serving.kserve.problem import RequestError, of_validation
 from serving.kserve.renewal import renewed_by_hangup
 from serving.kserve.stamp import Box
@@ -38,9 +40,9 @@ CALLS = prometheus.Counter("promolift_box_calls", "Calls of the box by HTTP stat
 class NodeApp:
     """The ASGI application of one box, in URLs the model `name` (default: the box's). `replace` exchanges the box between two calls."""
 
-    def __init__(self, box: Box, name: str = "") -> None:
+    def __init__(self, box: Box, name: str = "", log: PayloadLog | None = None) -> None:
         name = name or box.name
-        self._box = box
+        self._box, self._log = box, log
         self._seconds = SECONDS.labels(box.name)
         self._first = box.name == NODES[0]
         self._documents = _documents(name)
@@ -86,6 +88,8 @@ class NodeApp:
         except PromoliftError as problem:
             return _problem(RequestError(problem.http_status, problem.title, str(problem)), self._box.name)
         CALLS.labels(self._box.name, 200).inc()
+        if self._log:
+            self._log(body, answer)
         return 200, b"application/json", answer
 
     def _read(self, body: bytes) -> Envelope:
@@ -93,10 +97,14 @@ class NodeApp:
         return Envelope(read_bytes(Request, body)) if self._first else read_bytes(Envelope, body)
 
 
-def serve(box: Box, name: str, listener: socket.socket, renew: Callable[[], Box]) -> None:
-    """Serve a box as the model `name` until SIGINT or SIGTERM; SIGHUP puts `renew()` in its place, or says why not and goes on."""
+def serve(box: Box, name: str, listener: socket.socket, renew: Callable[[], Box], log_url: str = "") -> None:
+    """Serve a box as the model `name` until SIGINT or SIGTERM; SIGHUP puts `renew()` in its place, or says why not and goes on.
+
+    `log_url`: where copies of requests and answers go, as KServe's payload logger sends them; "" for nowhere.
+    """
     start(f"promolift-{box.name}")
-    app = NodeApp(box, name)
+    log = PayloadLog(log_url, name) if log_url else None
+    app = NodeApp(box, name, log)
     config = uvicorn.Config(
         app, http="httptools", lifespan="off", access_log=False, log_config=None, timeout_keep_alive=180,
         timeout_graceful_shutdown=20,
@@ -104,7 +112,10 @@ def serve(box: Box, name: str, listener: socket.socket, renew: Callable[[], Box]
 
     async def run() -> None:
         renewed_by_hangup(app.replace, renew)
+        sender = asyncio.create_task(log.work()) if log else None
         await uvicorn.Server(config).serve(sockets=[listener])
+        if sender:
+            sender.cancel()
 
     uvloop.run(run())
 

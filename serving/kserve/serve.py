@@ -41,7 +41,7 @@ GRAPH = Path(__file__).with_name("graph.yaml")
 
 @dataclass(frozen=True)
 class Plan:
-    """What to serve and where: the run's folder, the model, Feast's registry, the rules, HOST:PORT, and in how many processes."""
+    """What to serve and where: run folder, model, Feast's registry, rules, HOST:PORT, in how many processes, and whether it is watched."""
 
     folder: Path
     model: Path
@@ -49,6 +49,7 @@ class Plan:
     rules: Path
     listen: str
     fused: bool = False
+    detect: bool = False
 
     @property
     def lake(self) -> Path:
@@ -88,7 +89,8 @@ def serve(plan: Plan, settings: Settings) -> int:
         processes = Processes(plan.folder / "logs")
         stack.callback(processes.stop)
         started = Started(plan, processes, environment)
-        urls = {} if plan.fused else started.nodes()
+        detector = started.detector(redis_url) if plan.detect else ""
+        urls = {} if plan.fused else started.nodes(detector)
         rollout = prepared(plan.folder, GRAPH, urls)
         graph_url = "" if plan.fused else started.graph(rollout)
         started.relay()
@@ -96,7 +98,7 @@ def serve(plan: Plan, settings: Settings) -> int:
         follower = Follower(rollout, sources, settings, processes, urls, started.candidate, lambda told: _tell(record, told))
         follower.follow()
         url = started.engine(graph_url)
-        addresses = {**follower.told, "url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key}
+        addresses = {**follower.told, "url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key, "detector": detector}
         stack.enter_context(_announced(record, plan.lake, addresses, processes))
         print(
             f"ready: POST a request to {url}/v1/decisions, or run `python -m serving.kserve decide --run {plan.folder}` (see {record})",
@@ -139,6 +141,8 @@ def _private(path: Path, text: str) -> None:
 
 
 def _check(plan: Plan) -> None:
+    if plan.fused and plan.detect:
+        raise InputError("--detect needs the predictor as a process of its own; leave --fused out.")
     if not plan.folder.is_dir():
         raise InputError(f"There is no run folder {plan.folder}; make one with `python -m pipelines.run training`.")
     manifest = load_manifest(plan.model)
@@ -166,13 +170,16 @@ class Started:
         """The relay of the decision log."""
         self._start("relay", "serving.kserve", ["relay", "--lake", str(self.plan.lake), "--spill", str(self.plan.spill)])
 
-    def nodes(self) -> dict[str, str]:
-        """The predict URL of every box by name."""
+    def detector(self, redis_url: str) -> str:
+        """The drift detector's URL; days are those of the requests' moments, since here mostly history is asked about."""
+        arguments = ["--model", str(self.plan.model), "--redis-url", redis_url, "--listen", "127.0.0.1:0", "--moments"]
+        return self._start("detector", "serving.detector", arguments)[1]
+
+    def nodes(self, detector: str = "") -> dict[str, str]:
+        """The predict URL of every box by name; `detector` gets copies of what the predictor does."""
         started, deadline = time.monotonic(), time.monotonic() + START_S
         children = [
-            self.processes.start(
-                name, "serving.kserve", ["node", name, "--host", "127.0.0.1", "--port", "0", *self._files], self.environment
-            )
+            self.processes.start(name, "serving.kserve", self._node(name, detector if name == "predictor" else ""), self.environment)
             for name in NODES
         ]
         urls = {}
@@ -212,6 +219,9 @@ class Started:
         _, url = self._start("engine", "serving.engine", arguments)
         _wait_for(f"{url}/healthz", time.monotonic() + START_S)
         return url
+
+    def _node(self, name: str, log_url: str) -> list[str]:
+        return ["node", name, "--host", "127.0.0.1", "--port", "0", *self._files, *(["--log-url", log_url] if log_url else [])]
 
     @property
     def _files(self) -> list[str]:

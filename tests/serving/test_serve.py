@@ -190,3 +190,26 @@ def test_what_cannot_be_served_is_one_sentence_and_a_status(folder: Path, tmp_pa
     assert (status, "no box 'checkout'" in sentence) == (2, True)
     status, sentence = ended("decide", "--run", str(folder), PROMOLIFT_HOLDOUT_SHARE="2")
     assert (status, "PROMOLIFT_HOLDOUT_SHARE has the value '2'" in sentence) == (2, True)
+
+
+def test_a_watched_service_copies_what_its_predictor_does_to_a_detector_and_decides_the_same(folder: Path):
+    requests = [asked(number) for number in range(24)]
+    shutil.copytree(folder / "redis", folder.parent / "redis")
+    with serving(folder) as served, client_of(served) as client:
+        alone = [client.post(DECIDE, json=request).json()["promo_id"] for request in requests]
+    shutil.rmtree(folder / "redis")
+    shutil.copytree(folder.parent / "redis", folder / "redis")
+    with serving(folder, "--detect") as served, client_of(served) as client, httpx.Client(base_url=served["detector"]) as detector:
+        assert [client.post(DECIDE, json=request).json()["promo_id"] for request in requests] == alone
+        deadline = time.monotonic() + 10
+        while not (versions := detector.get("/v1/versions").json()["versions"]) or versions[0]["events"] < len(requests):
+            assert time.monotonic() < deadline, versions
+            time.sleep(0.1)
+        assert [(found["status"], found["events"] >= len(requests)) for found in versions] == [
+            ("not fitted", True)
+        ]  # the model has no reference
+
+
+def test_a_service_in_one_process_cannot_be_watched(folder: Path):
+    done = program(folder, "serve", "--fused", "--detect")
+    assert done.returncode == 2 and "--detect needs the predictor as a process of its own" in done.stderr

@@ -86,12 +86,12 @@ def mmd(reference: Floats, rows: Floats, seed: int, permutations: int = 200) -> 
 
     Unbiased estimate; p is (1 + permutations at least as far) / (1 + permutations), so its smallest value says how many were made.
     """
-    m, joined = len(reference), np.concatenate([reference, rows]).astype(np.float64)
+    m, joined = len(reference), np.concatenate([reference, rows]).astype(np.float32)  # thousands of rows: a product is what it costs
     distances = _squared_distances(joined)
     kernel = np.exp(-distances / (2 * max(float(np.median(distances[distances > 0])) if (distances > 0).any() else 1.0, 1e-12)))
     np.fill_diagonal(kernel, 0.0)
     draw = np.random.default_rng(seed)
-    signs = np.zeros((permutations + 1, len(joined)))
+    signs = np.zeros((permutations + 1, len(joined)), np.float32)
     signs[0, :m] = 1.0
     for row in signs[1:]:
         row[draw.permutation(len(joined))[:m]] = 1.0
