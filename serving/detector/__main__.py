@@ -68,7 +68,7 @@ def _serve(options: argparse.Namespace) -> int:
     async def run() -> None:
         store = Store(redis.asyncio.Redis.from_url(options.redis_url, socket_timeout=5.0))
         watch = Watch(store, found, options.alpha, options.moments, options.reply)
-        intake = Intake(store, references, options.moments, watch.on_day)
+        intake = Intake(store, references, options.moments)
         app = application(Detector(store, intake, watch, found))
         config = uvicorn.Config(app, http="httptools", access_log=False, log_config=None, timeout_graceful_shutdown=10)
         await uvicorn.Server(config).serve(sockets=[listener])

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 
 import prometheus_client as prometheus
@@ -13,7 +14,7 @@ from promolift.drift.reference import Reference
 from serving.detector.events import Event, EventError, Reason
 from serving.detector.store import Seen, Store
 
-BACKLOG, BATCH, PAUSE_S = 10_000, 256, 0.5
+BACKLOG, BATCH, PAUSE_S = 5_000, 256, 0.5
 FAR_S = 86_400.0
 """An event whose time is further from this clock is refused: it would open a window of another day."""
 EVENTS = prometheus.Counter("promolift_detector_events", "Events by what became of them.", ["result"])
@@ -23,8 +24,8 @@ WAITING = prometheus.Gauge("promolift_detector_backlog", "Events that are taken 
 class Intake:
     """Takes events and writes them. `references` by version, which may grow; `moments`: days go by what requests say, not by this clock."""
 
-    def __init__(self, store: Store, references: Mapping[str, Reference], moments: bool, on_day: Callable[[str, int], None]) -> None:
-        self._store, self._references, self._moments, self._on_day = store, references, moments, on_day
+    def __init__(self, store: Store, references: Mapping[str, Reference], moments: bool) -> None:
+        self._store, self._references, self._moments = store, references, moments
         self._queue: asyncio.Queue[Event] = asyncio.Queue(BACKLOG)
         self._served: dict[str, str] = {}
 
@@ -47,22 +48,23 @@ class Intake:
             WAITING.set(self._queue.qsize())
 
     async def drain(self) -> None:
-        """Write what is queued, once: for the last moments of a process."""
-        while not self._queue.empty():
-            await self._write([self._queue.get_nowait()])
+        """Write what is queued, once: for the last moments of a process, which waits for no Redis."""
+        with suppress(RedisError):
+            while not self._queue.empty():
+                await self._try([self._queue.get_nowait()])
 
     async def _write(self, batch: list[Event]) -> None:
         while True:
             try:
-                seen = [found for event in batch if (found := await self._seen(event))]
-                for event, answer in zip(seen, await self._store.write(seen, time.time()) if seen else [], strict=True):
-                    EVENTS.labels(_told(event, answer)).inc()
-                    if answer == 1:
-                        self._on_day(event.version, event.day)
-                return
+                return await self._try(batch)
             except RedisError as problem:
                 print(f"Redis does not take events ({problem}); tried again", flush=True)
                 await asyncio.sleep(PAUSE_S)
+
+    async def _try(self, batch: list[Event]) -> None:
+        seen = [found for event in batch if (found := await self._seen(event))]
+        for event, answer in zip(seen, await self._store.write(seen, time.time()) if seen else [], strict=True):
+            EVENTS.labels(_told(event, answer)).inc()
 
     async def _seen(self, event: Event) -> Seen | None:
         version = await self._version(event)
@@ -73,7 +75,13 @@ class Intake:
                 await self._store.unknown([version])
             return None
         day = day_of(_moment(event) if self._moments else event.seconds or time.time())
-        return Seen(event.id, event.kind, version, day, row_of(reference.columns, event.envelope, day))
+        try:
+            return Seen(event.id, event.kind, version, day, row_of(reference.columns, event.envelope, day))
+        # Whatever is wrong with one event must not be the end of all others.
+        except (ArithmeticError, LookupError, TypeError, ValueError) as problem:
+            EVENTS.labels("no_envelope").inc()
+            print(f"event {event.id} cannot be a row ({type(problem).__name__}: {problem})", flush=True)
+            return None
 
     async def _version(self, event: Event) -> str:
         """An answer names its model; a question is for the one that its service answered with last."""

@@ -13,13 +13,12 @@ from typing import Any
 import httpx
 import numpy as np
 import prometheus_client as prometheus
-from redis.exceptions import RedisError
 
 from promolift.drift.columns import Rows, day_of
 from promolift.drift.impact import Impact, Score, impact, ranked
 from promolift.drift.look import Finding, Look, look
 from promolift.drift.reference import WINDOWS, Reference
-from promolift.drift.sketch import Day, day_of_rows
+from promolift.drift.sketch import day_of_rows
 from serving.detector.store import Store
 from serving.kserve.predictor import Predictor
 
@@ -30,6 +29,7 @@ DRIFT = prometheus.Gauge("promolift_drift", "1 while the newest look at a versio
 SMALLEST = prometheus.Gauge("promolift_drift_smallest_p_value", "Of the newest look, by window.", ["version", "days"])
 LIMIT = prometheus.Gauge("promolift_drift_p_value_limit", "Below it is drift.", ["version"])
 COST = prometheus.Gauge("promolift_drift_cents_at_stake", "Of the costliest alarm of the newest look, a decision.", ["version"])
+FAILED = prometheus.Counter("promolift_drift_failed_looks", "Looks that could not be made; each is tried again.")
 LOOKED = prometheus.Gauge("promolift_drift_last_look_timestamp_seconds", "When the newest look was made.", ["version"])
 
 
@@ -46,12 +46,6 @@ class Watch:
 
     def __init__(self, store: Store, watched: Mapping[str, Watched], alpha: float, moments: bool, reply: str) -> None:
         self._store, self._watched, self._alpha, self._moments, self._reply = store, watched, alpha, moments, reply
-        self._newest: dict[str, int] = {}
-        self._days: dict[tuple[str, int, int], Day] = {}
-
-    def on_day(self, version: str, day: int) -> None:
-        """A row of that day has come."""
-        self._newest[version] = max(day, self._newest.get(version, day))
 
     async def look_forever(self) -> None:
         """Look at what is due, for as long as the process lives."""
@@ -60,8 +54,10 @@ class Watch:
                 await self._store.settle(time.time())
                 for version in list(self._watched):
                     await self.look_at(version, None)
-            except RedisError as problem:
-                print(f"no look could be made ({problem}); tried again", flush=True)
+            # Whatever goes wrong in one look must not be the last look.
+            except Exception as problem:
+                FAILED.inc()
+                print(f"no look could be made ({type(problem).__name__}: {problem}); tried again", flush=True)
             await asyncio.sleep(EVERY_S)
 
     async def look_at(self, version: str, through: int | None) -> list[dict[str, Any]]:
@@ -81,7 +77,7 @@ class Watch:
         watched = self._watched[version]
         wanted = [d for d in days if day - max(WINDOWS) < d <= day]
         rows = {d: await self._store.rows(version, watched.reference.columns, d) for d in wanted}
-        document = await asyncio.to_thread(self._made, watched, rows, day)
+        document = await asyncio.to_thread(self._made, watched, rows, day, days[0])
         if not await self._store.end_look(version, day, document):
             return None
         tell(document)
@@ -89,11 +85,11 @@ class Watch:
             await self._post(document)
         return document
 
-    def _made(self, watched: Watched, rows: Mapping[int, Rows], day: int) -> dict[str, Any]:
+    def _made(self, watched: Watched, rows: Mapping[int, Rows], day: int, since: int) -> dict[str, Any]:
         """The look, its costliest alarms first, as it is kept."""
         columns = watched.reference.columns
         by_day = {d: day_of_rows(watched.reference, own) for d, own in rows.items() if len(own)}
-        found = look(watched.reference, by_day, day, self._alpha)
+        found = look(watched.reference, by_day, day, self._alpha, since)
         costs: dict[tuple[str, int], Impact | None] = {}
         for finding in found.findings[:MOST_ALARMS]:
             window = np.concatenate([own for d, own in rows.items() if d > day - finding.days])

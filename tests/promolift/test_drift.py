@@ -78,6 +78,11 @@ def test_weeks_like_those_of_training_are_no_drift(reference: Reference):
     assert {looked(reference, rows, day).status for day in rows} == {"no drift"}
     last = looked(reference, rows, LATER + 13)
     assert set(last.windows) == {"1", "7"} and last.windows["7"]["shoppers"] < last.windows["7"]["rows"]  # 28 days are not full yet
+    open_days = {d: day_of_rows(reference, own) for d, own in rows.items() if d != LATER + 7}
+    assert "7" not in look(reference, {d: own for d, own in open_days.items() if d > LATER + 7}, LATER + 13).windows
+    assert (
+        "7" in look(reference, {d: own for d, own in open_days.items() if d > LATER + 7}, LATER + 13, since=LATER).windows
+    )  # it was closed
 
 
 def test_dearer_baskets_are_found_at_once_and_named(reference: Reference):

@@ -61,15 +61,19 @@ class Look:
     nearest: tuple[Finding, ...]
 
 
-def look(reference: Reference, by_day: Mapping[int, Day], day: int, alpha: float = 0.05) -> Look:
-    """The look at the end of `day`, over each of WINDOWS that reaches back from it and is full. `by_day`: the days that had rows."""
+def look(reference: Reference, by_day: Mapping[int, Day], day: int, alpha: float = 0.05, since: int | None = None) -> Look:
+    """The look at the end of `day`, over each of WINDOWS that the version has been served for.
+
+    `by_day`: the days that had rows; `since`: the first day of all (default: of these).
+    """
+    first = min(by_day, default=day) if since is None else since
     names, k = column_names(reference.columns), width(reference.columns)
     limit = alpha / LOOKS_A_MONTH / len(WINDOWS) / len(names)
     found: list[Finding] = []
     windows = {}
     for place, length in enumerate(WINDOWS):
         days = [by_day[d] for d in range(day - length + 1, day + 1) if d in by_day]
-        if not days or min(by_day) > day - length + 1 or (window := together(days, k)).rows < FEWEST_ROWS:
+        if not days or first > day - length + 1 or (window := together(days, k)).rows < FEWEST_ROWS:
             continue
         windows[str(length)] = {"rows": window.rows, "shoppers": window.shoppers, "days": len(days)}
         found += _findings(reference, window, day - length + 1, place)
