@@ -13,12 +13,14 @@ from typing import Any
 import httpx
 import numpy as np
 import prometheus_client as prometheus
+from numpy.typing import NDArray
 
 from promolift.drift.columns import Rows, day_of
 from promolift.drift.impact import Impact, Score, impact, ranked
 from promolift.drift.look import Finding, Look, look
 from promolift.drift.reference import WINDOWS, Reference
 from promolift.drift.sketch import day_of_rows
+from promolift.drift.two_sample import wasserstein
 from serving.detector.store import Store
 from serving.kserve.predictor import Predictor
 
@@ -91,10 +93,14 @@ class Watch:
         by_day = {d: day_of_rows(watched.reference, own) for d, own in rows.items() if len(own)}
         found = look(watched.reference, by_day, day, self._alpha, since)
         costs: dict[tuple[str, int], Impact | None] = {}
+        moved: dict[tuple[str, int], float] = {}
         for finding in found.findings[:MOST_ALARMS]:
-            window = np.concatenate([own for d, own in rows.items() if d > day - finding.days])
-            costs[finding.column, finding.days] = impact(columns, finding, window, watched.reference.sample, watched.score)
-        return _document(ranked(found, costs), costs)
+            key, window = (finding.column, finding.days), np.concatenate([own for d, own in rows.items() if d > day - finding.days])
+            costs[key] = impact(columns, finding, window, watched.reference.sample, watched.score)
+            if finding.column in columns.numbers:
+                at = columns.numbers.index(finding.column)
+                moved[key] = _distance(*(part["numbers"][:, at] for part in (watched.reference.sample, window)))
+        return _document(ranked(found, costs), costs, moved)
 
     async def _post(self, document: Mapping[str, Any]) -> None:
         headers = {
@@ -108,10 +114,18 @@ class Watch:
             print(f"the alarm on {document['version']} of {document['day']} did not reach {self._reply} ({problem})", flush=True)
 
 
-def _document(found: Look, costs: Mapping[tuple[str, int], Impact | None]) -> dict[str, Any]:
+def _distance(training: NDArray[np.float32], window: NDArray[np.float32]) -> float:
+    """Wasserstein distance in the column's unit."""
+    return float(f"{wasserstein(training[~np.isnan(training)], window[~np.isnan(window)]):.4g}")
+
+
+def _document(
+    found: Look, costs: Mapping[tuple[str, int], Impact | None], moved: Mapping[tuple[str, int], float]
+) -> dict[str, Any]:  # fmt: skip
     def told(finding: Finding) -> dict[str, Any]:
-        known = costs.get((finding.column, finding.days))
-        return asdict(finding) | {"impact": asdict(known) if known else None}
+        key = (finding.column, finding.days)
+        known = costs.get(key)
+        return asdict(finding) | {"distance": moved.get(key), "impact": asdict(known) if known else None}
 
     return {
         **asdict(found), "findings": [told(finding) for finding in found.findings],

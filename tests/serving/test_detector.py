@@ -182,6 +182,7 @@ def test_drift_is_found_said_with_its_cost_and_posted_once(fitted: tuple[Path, M
         assert found["status"] == "drift" and first["column"] == "baskets_7d" and first["p_value"] <= found["limit"]
         # Everybody would get meat_20 for 40 visits; by the visits of training deli_10 is worth 20 and meat_20 the visits.
         assert first["impact"]["changed"] == 1.0 and 15 < first["impact"]["cents"] < 20
+        assert 35 < first["distance"] < 39  # from 3 visits on average to 40
         until(lambda: len(alarms) == 1)
         assert alarms[0]["headers"]["ce-type"] == "io.promolift.drift.alarm" and alarms[0]["body"]["day"] == date(LATER + 1)
         assert f'promolift_drift{{version="{manifest.version}"}} 1.0' in client.get("/metrics").text
