@@ -3,8 +3,8 @@
 Two windows of real traffic differ by more than the chance of independent rows: weeks are not alike, seasons are not, and history grows.
 Training shows by how much. With T of Cramér and von Mises, E[6 T] is the harmonic row count n m / (n + m) times the variance of an
 observation's weight; for independent rows that is (n m / (n + m)) (1 / n + 1 / m) = 1. What windows of training have beyond the
-chance of their shoppers is a variance component `between` windows (the random effect of one-way analysis of variance), and a
-window of n shoppers tells as much as 1 / (1 / n + 1 / m + between) independent rows.
+chance of their shoppers is a variance component `between` windows (the random effect of one-way analysis of variance; its upper 95 %
+bound, since a year has few seasons), and a window of n shoppers tells as much as 1 / (1 / n + 1 / m + between) independent rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +36,7 @@ SAMPLE = 5_000
 MONDAY = 3
 """1970-01-01, day 0, was a Thursday."""
 FEWEST = 200
+WEEK, Z_95 = 7, 1.645
 RARE = 0.01
 """Categories of a smaller share in training are compared together."""
 
@@ -102,8 +103,11 @@ def _calibrated(draft: Reference, rows: Rows) -> Reference:
     shoppers = np.array([_independent(rows, length) for length in WINDOWS])
     counts = replace(draft, weekday=weekday, longer=np.stack(longer), shoppers=shoppers)
     beyond = [_beyond(counts, place, of_length) for place, of_length in enumerate(windows)]
+    span = int(days[-1]) - int(days[0]) + 1
     return replace(
-        counts, between=np.maximum([own.mean(axis=0) for own in beyond], 0), furthest=np.maximum([own.max(axis=0) for own in beyond], 0)
+        counts,
+        between=np.maximum([_upper(own, span / max(WEEK, length)) for own, length in zip(beyond, WINDOWS, strict=True)], 0),
+        furthest=np.maximum([own.max(axis=0) for own in beyond], 0),
     )
 
 
@@ -147,6 +151,11 @@ def like(reference: Reference, place: int, day: int) -> Counts:
     if place:
         return np.asarray(reference.longer[place - 1])
     return np.asarray(reference.weekday[weekday_of(day)] if reference.matched else reference.weekday.sum(axis=0))
+
+
+def _upper(beyond: NDArray[np.float64], independent: float) -> NDArray[np.float64]:
+    """Upper 95 % bound of a mean over windows [w, F] of which neighbours are alike: as many as there are weeks tell something new."""
+    return np.asarray(beyond.mean(axis=0) + Z_95 * beyond.std(axis=0) / np.sqrt(max(independent, 1.0)))
 
 
 def _beyond(reference: Reference, place: int, windows: Sequence[tuple[int, Sketch]]) -> NDArray[np.float64]:
