@@ -201,6 +201,7 @@ def measure(run: Path, months: int, plants: int, workers: int) -> dict[str, Any]
     found: dict[str, Any] = {
         "alpha_a_month": ALPHA,
         "months": months,
+        "plants": plants,
         "columns": len(column_names(columns)),
         "false_alarms": {},
         "delays": {},
