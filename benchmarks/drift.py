@@ -251,7 +251,9 @@ def written(found: Mapping[str, Any], document: Path) -> None:
         return f"{of['share']:.1%} ({of['low']:.1%} to {of['high']:.1%})"
 
     def days(of: Mapping[str, Any]) -> str:
-        return f"{of['p50_days']:g}, {of['p90_days'] or 'more than 28'}" if of["p50_days"] else f"not ({of['found']:.0%})"
+        if not of["p50_days"]:
+            return f"not ({of['found']:.0%})"
+        return f"{of['p50_days']:g}, {'more than 28' if of['p90_days'] is None else format(of['p90_days'], 'g')}"
 
     lines = [
         f"{found['months']:,} months without change of each kind, {found['columns']} columns; share with an alarm (95 % interval),",
@@ -261,7 +263,7 @@ def written(found: Mapping[str, Any], document: Path) -> None:
           for name, row in found["false_alarms"].items()),
         "", f"Days until a planted change is found, median and nine tenths, {found['plants']} times each, with all shoppers:", "",
         "| change | ours | found in | the textbook's, which alarm without a change too |", "|---|---|---|---|",
-        *(f"| {name} | {days(row['ours'])} | `{row['by']}` | {days(row['textbook'])} |" for name, row in found["delays"].items()),
+        *(f"| {name} | {days(row['ours'])} | {row['by'] or ''} | {days(row['textbook'])} |" for name, row in found["delays"].items()),
     ]  # fmt: skip
     block = re.compile(r"(<!-- figures: drift -->\n).*?(<!-- end of figures -->)", re.DOTALL)
     text = document.read_text(encoding="utf-8")
