@@ -69,7 +69,8 @@ def training_rows(folder: Path, manifest: ModelManifest, lake: Place) -> tuple[C
     table = examples.dataset.to_table(columns=names)
     prices, baskets = ({}, None) if examples.card.covariates else _baskets(lake, examples)
     stores = () if baskets is None else _frequent(baskets.store)
-    columns = Columns(manifest.numeric, manifest.vocabularies, tuple(p.promo_id for p in manifest.promos), prices, stores)
+    attributes = {name: manifest.vocabularies[name] for name in manifest.attributes}  # JSON sorts them, the model does not
+    columns = Columns(manifest.numeric, attributes, tuple(p.promo_id for p in manifest.promos), prices, stores)
     values = _values(folder / "scores.parquet", table["exposure_id"], columns.promos)
     return columns, _rows(columns, table, values, baskets)
 

@@ -112,6 +112,9 @@ def test_the_reference_of_the_chosen_model_is_written_beside_it(
     first, last = (datetime.fromisoformat(day).replace(tzinfo=UTC) for day in found.period)
     assert np.datetime64(first.date()) >= examples["moment"].min().astype("datetime64[D]") and first < last
     assert set(found.columns.prices) == {"milk", "ham"}
+    assert (
+        tuple(found.columns.attributes) == manifest.attributes == ATTRIBUTE_NAMES
+    )  # not as JSON sorts them: the model takes them in order
 
 
 def test_what_is_missing_is_one_sentence(made: tuple[Path, Path, ModelManifest, dict[str, Any], Any], tmp_path: Path):

@@ -78,7 +78,8 @@ def write_reference(reference: Reference, folder: Path) -> dict[str, Any]:
         "version": reference.version, "features_hash": reference.features_hash,
         "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         "columns": {
-            "features": columns.features, "attributes": dict(columns.attributes), "promos": columns.promos, "prices": dict(columns.prices),
+            "features": columns.features, "attributes": list(columns.attributes.items()),
+            "promos": columns.promos, "prices": dict(columns.prices),
             "stores": columns.stores,
         },
         "period": reference.period, "rows": reference.rows, "matched": reference.matched,
@@ -112,7 +113,7 @@ def read_reference(folder: Path, version: str) -> Reference | None:
 def _reference(document: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reference:
     given = document["columns"]
     columns = Columns(
-        tuple(given["features"]), {name: tuple(values) for name, values in given["attributes"].items()}, tuple(given["promos"]),
+        tuple(given["features"]), {name: tuple(values) for name, values in given["attributes"]}, tuple(given["promos"]),
         given["prices"], tuple(given["stores"]),
     )  # fmt: skip
     if arrays["sample"].dtype != columns.dtype:
