@@ -88,8 +88,10 @@ test-cluster: $(READY) ## tests of what deploy-local left on the current kube co
 alibi: $(READY) ## alibi-detect in an environment of its own (build/alibi): a test holds our drift tests against its
 	@UV_PROJECT_ENVIRONMENT=build/alibi $(UV) sync --frozen --quiet --only-group drift --no-install-project
 
-drift-bench: $(READY) ## false alarms of 1,000 real months without change, days until planted drifts are found (build/drift, docs/drift.md)
+drift-bench: $(READY) ## drift: false alarms of 1,000 real months, days until planted changes are found, the detector's speed (build/drift, docs/drift.md)
 	@$(PYTHON) -m benchmarks.drift --run $(RUN) --out build/drift/result.json --document docs/drift.md
+	@$(PYTHON) -m benchmarks.traffic --run $(RUN) --out build/drift/traffic.json --document docs/drift.md
+	@$(PYTHON) -m benchmarks.detector --run $(RUN) --out build/drift/detector.json --document docs/drift.md
 
 bench: $(READY) ## measure: data set build against DuckDB, metrics against other packages, the gate (build/bench.json)
 	@$(PYTHON) -m benchmarks.run --out build/bench.json

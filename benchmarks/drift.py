@@ -6,13 +6,12 @@ reference knows the other half only). Shoppers drawn with replacement would not 
 draw among them doubles it. Beside ours: the textbook's tests (KS and chi-square with
 Bonferroni over columns, alpha / 31 a look, as alibi-detect's TabularDrift does) and the rule PSI > 0.2, on the same windows of a day.
 
-    python -m benchmarks.drift --run build/demo --months 1000 --out build/drift/result.json
+    python -m benchmarks.drift --run build/demo --out build/drift/result.json
 """
 
 import argparse
 import json
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from benchmarks.document import write_block
 from components.fit_detector import training_rows
 from promolift.contracts.artifacts import json_text, read_manifest
 from promolift.drift.columns import Columns, Rows
@@ -58,7 +58,7 @@ class World:
 
 def world(columns: Columns, rows: Rows, own: NDArray[np.bool_], known: NDArray[np.bool_], share: float) -> World:
     """Fitted on the rows `known`, months from a share of the shoppers of those `own`."""
-    reference = fit(columns, rows[known], "benchmark", "", 1)
+    reference = fit(columns, rows[known], "benchmark", 1)
     bins = binned(reference, rows)
     return World(reference, rows, bins, own, share, counted(bins[known], width(columns)))
 
@@ -265,17 +265,15 @@ def written(found: Mapping[str, Any], document: Path) -> None:
         "| change | ours | found in | the textbook's, which alarm without a change too |", "|---|---|---|---|",
         *(f"| {name} | {days(row['ours'])} | {row['by'] or ''} | {days(row['textbook'])} |" for name, row in found["delays"].items()),
     ]  # fmt: skip
-    block = re.compile(r"(<!-- figures: drift -->\n).*?(<!-- end of figures -->)", re.DOTALL)
-    text = document.read_text(encoding="utf-8")
-    document.write_text(block.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text), encoding="utf-8")
+    write_block(document, "drift", lines)
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("build/demo"), metavar="DIR", help="finished run (%(default)s)")
-    parser.add_argument("--months", type=int, default=1_000, help="months without change of each kind (%(default)s)")
-    parser.add_argument("--plants", type=int, default=100, help="times that each change is planted (%(default)s)")
+    parser.add_argument("--months", type=int, default=500, help="months without change of each kind (%(default)s)")
+    parser.add_argument("--plants", type=int, default=40, help="times that each change is planted (%(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/drift/result.json"), metavar="FILE", help="where to write (%(default)s)")
     parser.add_argument(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- figures: python -m benchmarks.figures -->", "<!-- end of figures -->"
+from benchmarks.document import write_block
 
 
 def _truth(truth: Mapping[str, Any]) -> list[str]:
@@ -66,8 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     lines = _lines(json.loads((options.run / "summary.json").read_text()), json.loads(options.bench.read_text()))
     readme = Path("README.md")
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
-    readme.write_text(before + "\n".join([BEGIN, "", *lines, ""]) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    write_block(readme, "python -m benchmarks.figures", ["", *lines, ""])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ times, with habits of their own, so decisions of one shopper are alike. Writes -
 """
 
 import argparse
-import re
 import time
 from collections import Counter
 from dataclasses import asdict, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.document import write_block
 from promolift.contracts.artifacts import write_json
 from promolift.promotion.guardrails import Columns, Foretold, Limits, Margins, judge_columns, read_limits
 from promolift.uplift.clusters import Floats
@@ -83,9 +83,7 @@ def written(found: dict[str, Any], document: Path) -> None:
         "|---|---|---|",
         *(f"| {name} | {row['found']:.0%} | {row['median'] or 'never'} |" for name, row in found["delays"].items()),
     ]
-    block = re.compile(r"(<!-- figures: guardrails -->\n).*?(<!-- end of figures -->)", re.DOTALL)
-    text = document.read_text(encoding="utf-8")
-    document.write_text(block.sub(lambda match: match[1] + "\n".join(lines) + "\n" + match[2], text), encoding="utf-8")
+    write_block(document, "guardrails", lines)
 
 
 def main() -> int:

@@ -2,16 +2,14 @@
 
 import argparse
 import json
-import re
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.document import write_block
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import EVERYBODY, EXPOSURES, LIFT, TRUTH
 from promolift.delta_rows import Row, read_rows
-
-MARKS = re.compile(r"(<!-- figures: lift -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 
 
 def truths(run: Path) -> dict[tuple[str, str], float]:
@@ -69,8 +67,7 @@ def main() -> int:
     found = measure(options.run)
     write_json(options.out, found)
     if options.document:
-        text = options.document.read_text(encoding="utf-8")
-        options.document.write_text(MARKS.sub(lambda match: f"{match[1]}{sentence(found)}\n{match[2]}", text), encoding="utf-8")
+        write_block(options.document, "lift", [sentence(found)])
     print(json.dumps(found))
     return 0
 

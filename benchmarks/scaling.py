@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.document import write_block
 from components.land_events import land
 from promolift.contracts.tables import LANDING
 from spark_jobs.__main__ import JOBS
 
 FACTORS = (1, 3, 10)
-BEGIN, END = "<!-- figures: python -m benchmarks.scaling -->", "<!-- end of figures -->"
 LARGE, CORES, EFFICIENCY = 1_000, 256, 0.5
 """The size that is estimated, the cores that it is given, and the share of their time that is taken to be of use there."""
 IDENTITIES = ("shopper_id", "event_id", "basket_id", "exposure_id")
@@ -102,8 +102,7 @@ def main() -> None:
     parser.add_argument("--bench", type=Path, default=Path("build/bench.json"), help="result of make bench (%(default)s)")
     found = json.loads(parser.parse_args().bench.read_text(encoding="utf-8"))["scaling"]
     page = Path("docs/spark.md")
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    page.write_text(before + "\n".join([BEGIN, "", *lines(found), ""]) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    write_block(page, "python -m benchmarks.scaling", ["", *lines(found), ""])
 
 
 if __name__ == "__main__":

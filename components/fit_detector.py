@@ -54,7 +54,7 @@ def fit_model(folder: Path, lake: Place, seed: int) -> dict[str, Any]:
     """Fit the reference of the model in `folder` and write it there."""
     manifest = read_manifest(folder)
     columns, rows = training_rows(folder, manifest, lake)
-    reference = fit(columns, rows, manifest.version, manifest.features_hash, seed)
+    reference = fit(columns, rows, manifest.version, seed)
     with usable(folder, "a reference is written beside its model"):
         return write_reference(reference, folder)
 

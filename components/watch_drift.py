@@ -11,10 +11,12 @@ from urllib.parse import quote
 from promolift.contracts.artifacts import read_manifest, read_verdict
 from promolift.contracts.tables import EXAMPLES
 from promolift.delta_rows import read_rows
-from promolift.drift.retraining import POLICY, Cause, Retrainings, Watched, begun_in, due, read_policy
+from promolift.drift.reference import JSON
+from promolift.drift.retraining import POLICY, Cause, InService, Retrainings, begun_in, due, read_policy
 from promolift.errors import InputError, UnavailableError
 from promolift.promotion.dossier import dossier_hash
 from promolift.promotion.trail_table import TrailTable
+from promolift.storage import read_text
 
 TIMEOUT_S = 10.0
 
@@ -26,15 +28,15 @@ def decide(served: str, detector: str, policy: str, root: str, at: str = "") -> 
     training is kept. One that was begun there and has not ended goes on. Raises InputError where nothing is served or a moment is none,
     UnavailableError when the detector does not answer.
     """
-    now, lake = _moment(at), f"{served}/lake"
-    table = Retrainings(lake)
+    now, champion = _moment(at), _champion(f"{served}/lake")
+    table = Retrainings(f"{served}/lake")
     past = table.rows()
     if unfinished := begun_in(root, past):
         print(f"retraining of {unfinished.model}: goes on, {unfinished.reason}", flush=True)
         return {"due": True, "reason": unfinished.reason, "cause": vars(unfinished)}
-    watched = _watched(lake, detector)
-    cause, reason = due(watched, past, read_policy(Path(policy) if policy else POLICY), now)
-    print(f"retraining of {watched.model}: {'begins' if cause else 'no'}, {reason}", flush=True)
+    model = _in_service(served, champion, detector)
+    cause, reason = due(model, past, read_policy(Path(policy) if policy else POLICY), now)
+    print(f"retraining of {champion}: {'begins' if cause else 'no'}, {reason}", flush=True)
     if cause:
         table.begin(cause, root, now)
     return {"due": cause is not None, "reason": reason, "cause": vars(cause) if cause else None}
@@ -46,7 +48,7 @@ def link(served: str, cause: dict[str, Any], root: str, at: str, *, registered: 
     if registered:
         candidate = read_manifest(folder / "models" / read_verdict(folder / "evaluation" / "verdict.json").chosen).version
         evidence = dossier_hash(folder / "dossier")
-    Retrainings(f"{served}/lake").end(Cause(**cause), root, candidate, evidence, datetime.now(UTC))
+    Retrainings(f"{served}/lake").end(Cause(**cause), root, datetime.now(UTC), candidate=candidate, dossier=evidence)
     return {"cause": cause["id"], "candidate": candidate, "dossier": evidence}
 
 
@@ -58,21 +60,29 @@ def _moment(at: str) -> datetime:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def _watched(lake: str, detector: str) -> Watched:
-    reigning = [standing for standing in TrailTable(lake).standings().values() if standing.stage == "champion"]
+def _champion(lake: str) -> str:
+    reigning = [standing.model for standing in TrailTable(lake).standings().values() if standing.stage == "champion"]
     if not reigning:
         raise InputError(f"No version is champion in the trail of {lake}; train one first.")
-    model = reigning[-1].model
-    newest = max((row["window_end"] for row in read_rows(f"{lake}/{EXAMPLES.path}", ["window_end"])), default=None)
+    return reigning[-1]
+
+
+def _in_service(served: str, model: str, detector: str) -> InService:
+    examples = f"{served}/lake/{EXAMPLES.path}"
+    newest = read_rows(examples, ["max(window_end) AS newest"])[0]["newest"]
     if newest is None:
-        raise InputError(f"'{lake}/{EXAMPLES.path}' has no closed label; build the data set first.")
-    if not detector:
-        return Watched(model, (), newest.date(), newest.date())
-    answer = _asked(f"{detector.rstrip('/')}/v1/versions/{quote(model)}")
-    if "trained_to" not in answer:
-        return Watched(model, (), newest.date(), newest.date())
-    looks = _asked(f"{detector.rstrip('/')}/v1/versions/{quote(model)}/looks")["looks"]
-    return Watched(model, looks, date.fromisoformat(answer["trained_to"]), newest.date())
+        raise InputError(f"'{examples}' has no closed label; build the data set first.")
+    looks = _asked(f"{detector.rstrip('/')}/v1/versions/{quote(model)}/looks").get("looks", ()) if detector else ()
+    return InService(model, looks, _trained_to(served, model) or newest.date(), newest.date())
+
+
+def _trained_to(served: str, model: str) -> date | None:
+    """Last day of the model's training, by its reference; None where the run has none of this very model."""
+    try:
+        reference = json.loads(read_text(f"{served}/models/{model.rpartition('-')[0]}/{JSON}"))
+    except FileNotFoundError:
+        return None
+    return date.fromisoformat(reference["period"][1]) if reference["version"] == model else None
 
 
 def _asked(url: str) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def parser() -> argparse.ArgumentParser:
     watching = _pipeline(commands, "monitoring", "drift, labels and age of the champion; trains again where one of them asks for it")
     _effort(watching)
     watching.add_argument("--served", required=True, metavar="DIR", help="the served run, or its place in S3: its trail names the champion")
-    watching.add_argument("--detector", default="", metavar="URL", help="the drift detector (default: none, only labels and age)")
+    watching.add_argument(
+        "--detector", default="", metavar="URL", help="the drift detector (default: none; labels and age are looked at all the same)"
+    )
     watching.add_argument("--policy", default="", metavar="FILE", help="instead of src/promolift/drift/retraining.yaml")
     watching.add_argument("--at", default="", metavar="MOMENT", help="now, ISO 8601, for replays (default: the clock)")
     _pipeline(commands, "dataset", "only the validated data set and the features online")

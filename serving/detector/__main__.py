@@ -10,15 +10,16 @@ import redis.asyncio
 import uvicorn
 import uvloop
 
-from promolift.drift.reference import Reference, read_reference
+from promolift.drift.reference import read_reference
 from promolift.errors import InputError, PromoliftError
 from promolift.settings import Settings, load
 from serving.detector.app import Detector, application
 from serving.detector.intake import Intake
 from serving.detector.store import Store
-from serving.detector.watch import Watch, Watched, scorer
+from serving.detector.watch import Watch, Watched
 from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest
+from serving.kserve.predictor import Predictor
 from serving.kserve.redis_client import connect
 
 
@@ -45,16 +46,15 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     return parser
 
 
-def watched(folders: Sequence[Path]) -> dict[str, Watched]:
-    """What is watched by version. A folder without a reference is served as "not fitted"; a damaged one is an error."""
-    found = {}
+def watched(folders: Sequence[Path]) -> dict[str, Watched | None]:
+    """What is watched by version; None for one whose folder has no reference. Raises InputError for a damaged one."""
+    found: dict[str, Watched | None] = {}
     for folder in folders:
-        manifest = load_manifest(folder)
-        reference = read_reference(folder, manifest.version)
+        version = load_manifest(folder).version
+        reference = read_reference(folder, version)
         if reference is None:
-            print(f"{manifest.version} has no reference in {folder}: it is not watched; fit the detector", file=sys.stderr, flush=True)
-        else:
-            found[manifest.version] = Watched(reference, scorer(folder))
+            print(f"{version} has no reference in {folder}: it is not watched; fit the detector", file=sys.stderr, flush=True)
+        found[version] = Watched(reference, Predictor(folder).values) if reference else None
     return found
 
 
@@ -62,14 +62,15 @@ def _serve(options: argparse.Namespace) -> int:
     if not 0 < options.alpha < 1:
         raise InputError(f"--alpha is {options.alpha} but must be between 0 and 1: a probability a month.")
     connect(options.redis_url, timeout_s=2.0).close()
-    found, listener = watched(options.model), bind(options.listen)
-    references: dict[str, Reference] = {version: one.reference for version, one in found.items()}
+    known, listener = watched(options.model), bind(options.listen)
+    found = {version: one for version, one in known.items() if one}
+    references = {version: one.reference for version, one in found.items()}
 
     async def run() -> None:
         store = Store(redis.asyncio.Redis.from_url(options.redis_url, socket_timeout=5.0))
         watch = Watch(store, found, options.alpha, options.moments, options.reply)
         intake = Intake(store, references, options.moments)
-        app = application(Detector(store, intake, watch, found))
+        app = application(Detector(store, intake, watch, known))
         config = uvicorn.Config(app, http="httptools", access_log=False, log_config=None, timeout_graceful_shutdown=10)
         await uvicorn.Server(config).serve(sockets=[listener])
 

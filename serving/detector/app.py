@@ -1,22 +1,24 @@
 """The detector's HTTP surface: events in, answers per version, metrics, a page."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import prometheus_client as prometheus
 from jinja2 import Environment, FileSystemLoader
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from promolift.errors import PromoliftError
+from promolift.errors import UnavailableError
 from serving.detector.events import EventError, read_events
 from serving.detector.intake import EVENTS, Intake
-from serving.detector.page import page_of
+from serving.detector.page import SHOWN_DAYS, page_of
 from serving.detector.store import Store
 from serving.detector.watch import Watch, Watched, tell
 from serving.kserve.problem import RequestError
@@ -29,8 +31,11 @@ STATUS = {"too_large": 413, "dropped": 503}
 class Detector:
     """The handlers of every route."""
 
-    def __init__(self, store: Store, intake: Intake, watch: Watch, watched: Mapping[str, Watched]) -> None:
-        self._store, self._intake, self._watch, self._watched = store, intake, watch, watched
+    def __init__(self, store: Store, intake: Intake, watch: Watch, known: Mapping[str, Watched | None]) -> None:
+        """`known`: every version that was named; None for one without a reference."""
+        self._store, self._intake, self._watch = store, intake, watch
+        self._watched = {version: one for version, one in known.items() if one}
+        self._unfitted = dict.fromkeys((version for version, one in known.items() if one is None), 0)
         self._pages = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 
     async def take(self, request: Request) -> Response:
@@ -38,7 +43,7 @@ class Detector:
         try:
             events = read_events(request.headers, await _body(request))
         except EventError as problem:
-            return _refused([problem])
+            return _refused(request, [problem])
         refused = []
         for event in events:
             try:
@@ -47,14 +52,14 @@ class Detector:
                 self._intake.take(event)
             except EventError as problem:
                 refused.append(problem)
-        return _refused(refused) if refused else Response(status_code=202)
+        return _refused(request, refused) if refused else Response(status_code=202)
 
     async def versions(self, _: Request) -> Response:
         """GET /v1/versions."""
         fitted = [await self._answer(version) for version in sorted(self._watched)]
         others = [
             {"version": name, "status": "not fitted", "events": count}
-            for name, count in sorted((await self._store.not_fitted()).items()) if name not in self._watched
+            for name, count in sorted((await self._not_fitted()).items()) if name not in self._watched
         ]  # fmt: skip
         return JSONResponse({"versions": [*fitted, *others]})
 
@@ -63,7 +68,7 @@ class Detector:
         version = request.path_params["version"]
         if version in self._watched:
             return JSONResponse(await self._answer(version))
-        if version in await self._store.not_fitted():
+        if version in await self._not_fitted():
             return JSONResponse({"version": version, "status": "not fitted"})
         raise RequestError(404, "Not found", f"No event named the version '{version}', and there is no reference of it.")
 
@@ -72,16 +77,19 @@ class Detector:
         return JSONResponse({"looks": await self._store.looks(self._known(request))})
 
     async def look(self, request: Request) -> Response:
-        """POST /v1/versions/{version}/looks?through=YYYY-MM-DD: that day is over, and those before it. A day is looked at once."""
-        version = self._known(request)
-        made = await self._watch.look_at(version, _day(request.query_params.get("through", "")))
+        """POST /v1/versions/{version}/looks: what is due, without waiting for the next round; a day is looked at once.
+
+        `?through=YYYY-MM-DD` (with --moments): that day is over, and those before it.
+        """
+        version, through = self._known(request), request.query_params.get("through")
+        made = await self._watch.look_at(version, None if through is None else _day(through))
         return JSONResponse({"looks": made})
 
     async def page(self, request: Request) -> Response:
         """GET /versions/{version}: the newest look for people."""
         version = self._known(request)
         days = await self._store.days(version)
-        rows = [await self._store.rows(version, self._watched[version].reference.columns, day) for day in days[-28:]]
+        rows = [await self._store.rows(version, self._watched[version].reference.columns, day) for day in days[-SHOWN_DAYS:]]
         found = page_of(self._watched[version].reference, await self._answer(version), await self._store.looks(version), rows)
         return HTMLResponse(self._pages.get_template("page.html.j2").render(found))
 
@@ -93,6 +101,10 @@ class Detector:
         """GET /metrics."""
         return Response(prometheus.generate_latest(), media_type="text/plain; version=0.0.4")
 
+    async def _not_fitted(self) -> dict[str, int]:
+        """Events by version without a reference."""
+        return self._unfitted | await self._store.not_fitted()
+
     def _known(self, request: Request) -> str:
         version = str(request.path_params["version"])
         if version not in self._watched:
@@ -102,11 +114,9 @@ class Detector:
     async def _answer(self, version: str) -> dict[str, Any]:
         """`not looked yet` is no "no drift": nothing has been compared."""
         looks, days = await self._store.looks(version), await self._store.days(version)
-        told = {str(day): await self._store.counted(version, day) for day in days}
-        known = {"window": {"days": len(days), "rows": sum(told.values())}, "trained_to": self._watched[version].reference.period[1]}
-        if not looks:
-            return {"version": version, "status": "not looked yet", **known}
-        return {**looks[-1], **known}
+        window = {"days": len(days), "rows": sum([await self._store.counted(version, day) for day in days])}
+        newest = looks[-1] if looks else {"version": version, "status": "not looked yet"}
+        return {**newest, "window": window}
 
     def routes(self) -> list[Route]:
         """Every route."""
@@ -117,13 +127,16 @@ class Detector:
             Route("/versions/{version}", self.page), Route("/healthz", self.alive), Route("/metrics", self.metrics),
         ]  # fmt: skip
 
+    def _work(self) -> tuple[Coroutine[Any, Any, None], ...]:
+        return self._intake.write_forever(), self._intake.settle_forever(), self._watch.look_forever()
+
     @asynccontextmanager
     async def at_work(self, _: Starlette) -> AsyncIterator[None]:
         """Write and look while the server lives; what is queued at its end is written."""
         for version in self._watched:
             for document in (await self._store.looks(version))[-1:]:
                 tell(document)
-        tasks = [asyncio.create_task(work) for work in (self._intake.write_forever(), self._watch.look_forever())]
+        tasks = [asyncio.create_task(work) for work in self._work()]
         yield
         for task in tasks:
             task.cancel()
@@ -133,7 +146,7 @@ class Detector:
 
 def application(detector: Detector) -> Starlette:
     """The ASGI application."""
-    handlers: dict[Any, Any] = {RequestError: _problem, PromoliftError: _ours}
+    handlers: dict[Any, Any] = {RequestError: _problem, RedisError: _without_redis}
     return Starlette(routes=detector.routes(), lifespan=detector.at_work, exception_handlers=handlers)
 
 
@@ -142,23 +155,16 @@ def _problem(_: Request, problem: Exception) -> Response:
     return JSONResponse(problem.document, problem.status, media_type="application/problem+json")
 
 
-def _ours(request: Request, problem: Exception) -> Response:
-    assert isinstance(problem, PromoliftError)  # noqa: S101 (the same)
-    return _problem(request, RequestError(problem.http_status, problem.title, str(problem)))
+def _without_redis(request: Request, problem: Exception) -> Response:
+    detail = f"Windows and looks are in Redis, which does not answer ({problem}); events are still taken."
+    return _problem(request, RequestError(503, UnavailableError.title, detail))
 
 
-def _refused(problems: list[EventError]) -> Response:
+def _refused(request: Request, problems: list[EventError]) -> Response:
+    """Every refusal counted, the first one told."""
     for problem in problems:
         EVENTS.labels(problem.reason).inc()
-    first = problems[0]
-    return _problem_of(first)
-
-
-def _problem_of(problem: EventError) -> Response:
-    status = STATUS.get(problem.reason, 400)
-    return JSONResponse(
-        RequestError(status, "The event was not taken", str(problem)).document, status, media_type="application/problem+json"
-    )
+    return _problem(request, RequestError(STATUS.get(problems[0].reason, 400), "The event was not taken", str(problems[0])))
 
 
 async def _body(request: Request) -> bytes:
@@ -172,9 +178,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _day(text: str) -> int:
-    import numpy as np  # noqa: PLC0415
-
     try:
-        return int(np.datetime64(text, "D").astype(int))
+        return (date.fromisoformat(text) - date(1970, 1, 1)).days
     except ValueError as problem:
         raise RequestError(400, "The request is wrong", f"'{text}' is no day; write ?through=2026-11-29.") from problem

@@ -19,7 +19,7 @@ REQUEST, RESPONSE = "org.kubeflow.serving.inference.request", "org.kubeflow.serv
 KINDS: dict[str, Literal["request", "response"]] = {REQUEST: "request", RESPONSE: "response"}
 Reason = Literal[
     "added", "asked", "duplicate", "not_fitted", "unknown_version", "no_event", "no_json", "no_envelope", "other_type", "clock", "dropped",
-    "too_large", "late", "unanswered",
+    "too_large", "unanswered",
 ]  # fmt: skip
 """What became of an event, as the counter says it."""
 

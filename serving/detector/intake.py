@@ -14,7 +14,7 @@ from promolift.drift.reference import Reference
 from serving.detector.events import Event, EventError, Reason
 from serving.detector.store import Seen, Store
 
-BACKLOG, BATCH, PAUSE_S = 5_000, 256, 0.5
+BACKLOG, BATCH, PAUSE_S, SETTLE_S = 5_000, 256, 0.5, 5.0
 FAR_S = 86_400.0
 """An event whose time is further from this clock is refused: it would open a window of another day."""
 EVENTS = prometheus.Counter("promolift_detector_events", "Events by what became of them.", ["result"])
@@ -22,7 +22,7 @@ WAITING = prometheus.Gauge("promolift_detector_backlog", "Events that are taken 
 
 
 class Intake:
-    """Takes events and writes them. `references` by version, which may grow; `moments`: days go by what requests say, not by this clock."""
+    """Takes events and writes them. `references` by version; `moments`: days go by what requests say, not by this clock."""
 
     def __init__(self, store: Store, references: Mapping[str, Reference], moments: bool) -> None:
         self._store, self._references, self._moments = store, references, moments
@@ -46,6 +46,15 @@ class Intake:
                 batch.append(self._queue.get_nowait())
             await self._write(batch)
             WAITING.set(self._queue.qsize())
+
+    async def settle_forever(self) -> None:
+        """Make rows of questions that nobody answered, for as long as the process lives."""
+        while True:
+            await asyncio.sleep(SETTLE_S)
+            try:
+                EVENTS.labels("unanswered").inc(await self._store.settle(time.time()))
+            except RedisError as problem:
+                print(f"unanswered questions wait for Redis ({problem})", flush=True)
 
     async def drain(self) -> None:
         """Write what is queued, once: for the last moments of a process, which waits for no Redis."""
@@ -72,7 +81,7 @@ class Intake:
         if reference is None:
             EVENTS.labels("not_fitted" if version else "unknown_version").inc()
             if version:
-                await self._store.unknown([version])
+                await self._store.note_unfitted(version)
             return None
         day = day_of(_moment(event) if self._moments else event.seconds or time.time())
         try:

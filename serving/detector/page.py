@@ -10,13 +10,14 @@ from promolift.drift.look import kind_of
 from promolift.drift.reference import Reference
 from promolift.drift.sketch import BINS, column_names, day_of_rows, numeric_count, together, width
 
+SHOWN_DAYS = 7
 GROUPS = 16
 """Bars of a number's distribution: bins of equal shares in training, so training's bars are level."""
 
 
 def page_of(reference: Reference, answer: Mapping[str, Any], looks: Sequence[Mapping[str, Any]], rows: Sequence[Rows]) -> dict[str, Any]:
     """What the template fills in. `rows`: those of the last days, newest last."""
-    shown = [own for own in rows if len(own)][-7:]
+    shown = [own for own in rows if len(own)]
     drawn = _drawn(reference, shown) if shown else {}
     first = [finding["column"] for finding in answer.get("findings", ())] + [finding["column"] for finding in answer.get("nearest", ())]
     order = [*dict.fromkeys(first), *(name for name in drawn if name not in first)]

@@ -5,7 +5,7 @@ MOST_WAITING questions wait for their answer. A question without an answer for O
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -103,10 +103,9 @@ class Store:
         found = await self._client.hgetall(f"{_PREFIX}{version}:looks")
         return [json.loads(found[day]) for day in sorted(found, key=int)]
 
-    async def unknown(self, versions: Iterable[str]) -> None:
-        """Note versions that answer though they have no reference."""
-        for version in versions:
-            await self._client.hincrby(f"{_PREFIX}not_fitted", version, 1)
+    async def note_unfitted(self, version: str) -> None:
+        """Count an event of a version that has no reference."""
+        await self._client.hincrby(f"{_PREFIX}not_fitted", version, 1)
 
     async def not_fitted(self) -> dict[str, int]:
         """Events by version without a reference."""

@@ -7,22 +7,20 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import prometheus_client as prometheus
 from numpy.typing import NDArray
+from scipy.stats import wasserstein_distance
 
 from promolift.drift.columns import Rows, day_of
 from promolift.drift.impact import Impact, Score, impact, ranked
 from promolift.drift.look import Finding, Look, look
 from promolift.drift.reference import WINDOWS, Reference
 from promolift.drift.sketch import day_of_rows
-from promolift.drift.two_sample import wasserstein
 from serving.detector.store import Store
-from serving.kserve.predictor import Predictor
 
 GRACE_S, EVERY_S, MOST_ALARMS = 900.0, 10.0, 10
 """After the end of a day, for late events; between two looks for what is due; alarms whose cost is computed."""
@@ -53,7 +51,6 @@ class Watch:
         """Look at what is due, for as long as the process lives."""
         while True:
             try:
-                await self._store.settle(time.time())
                 for version in list(self._watched):
                     await self.look_at(version, None)
             # Whatever goes wrong in one look must not be the last look.
@@ -63,12 +60,12 @@ class Watch:
             await asyncio.sleep(EVERY_S)
 
     async def look_at(self, version: str, through: int | None) -> list[dict[str, Any]]:
-        """Make the looks that are due, of days up to `through` where that is given (those are over then). Returns the new ones."""
+        """Make the looks that are due, and return the new ones. `through`: with `moments`, a day that is over, as those before it are."""
         days = await self._store.days(version)
-        over = through if through is not None else self._last_over(version, days)
+        over = through if self._moments and through is not None else self._last_over(days)
         return [made for day in days if day <= over and (made := await self._look(version, day, days))]
 
-    def _last_over(self, version: str, days: list[int]) -> int:
+    def _last_over(self, days: list[int]) -> int:
         if self._moments:
             return max(days, default=0) - 1
         return day_of(time.time() - GRACE_S) - 1
@@ -116,7 +113,7 @@ class Watch:
 
 def _distance(training: NDArray[np.float32], window: NDArray[np.float32]) -> float:
     """Wasserstein distance in the column's unit."""
-    return float(f"{wasserstein(training[~np.isnan(training)], window[~np.isnan(window)]):.4g}")
+    return float(f"{wasserstein_distance(training[~np.isnan(training)], window[~np.isnan(window)]):.4g}")
 
 
 def _document(
@@ -144,8 +141,3 @@ def tell(document: Mapping[str, Any]) -> None:
     for days in WINDOWS:
         smallest = min((f["p_value"] for f in document["nearest"] if f["days"] == days), default=1.0)
         SMALLEST.labels(version, str(days)).set(smallest)
-
-
-def scorer(folder: Path) -> Score:
-    """How the model in `folder` scores many rows: value and lower bound of every promo."""
-    return Predictor(folder).values

@@ -47,7 +47,7 @@ async def serve(plan: Plan, settings: Settings, listener: socket.socket, announc
     make = partial(fused, plan.sources, settings)
     backend: Backend = GraphBackend(plan.graph) if plan.graph else FusedBackend(make, plan.threads)
     door = Door(backend, Terms(policy_of(settings), settings.deadline_ms, spill_to(plan.sources.spill)))
-    ledger = Ledger(client(plan.sources.redis_url, timeout_s=1.0))
+    ledger = Ledger(client(plan.sources.redis_url))
     operations = Operations(ledger, keys_of(settings), plan.lake, settings.pace_step)
     authenticator = Authenticator(plan.keys, _issuer(settings))
     limits = Limits(settings.requests_per_s, settings.body_bytes)

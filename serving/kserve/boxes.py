@@ -77,7 +77,7 @@ def _transformer(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (takes seconds to load)
     from serving.kserve.transformer import Ages, Transformer  # noqa: PLC0415
 
-    features = OnlineFeatures(sources.registry, sources.redis_url)
+    features = OnlineFeatures(sources.registry, sources.redis_url, settings.redis_timeout_ms / 1_000)
     if sources.model.is_dir():  # where both are at hand the contradiction is said at the start, not with the first decision
         need_features(manifest_of(sources, settings), features.version)
     return Transformer(features, Ages(settings.features_stale_s, settings.features_expired_s))
@@ -99,5 +99,6 @@ def _predictor(sources: Sources, settings: Settings) -> Box:
 def _constraints(sources: Sources, settings: Settings) -> Box:
     from serving.kserve.spool import spill_to  # noqa: PLC0415
 
-    ledger = Ledger(client(sources.redis_url), call=Line(sources.redis_url))
+    timeout_s = settings.redis_timeout_ms / 1_000
+    ledger = Ledger(client(sources.redis_url, timeout_s), call=Line(sources.redis_url, timeout_s))
     return Constraints(terms_of(sources, settings), ledger, spill_to(sources.spill))

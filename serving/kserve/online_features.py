@@ -20,7 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyp
 
 from promolift.errors import InputError, UnavailableError
 from promolift.feast_redis import connection_string
-from serving.kserve.redis_client import Line
+from serving.kserve.redis_client import TIMEOUT_S, Line
 
 _FLOAT, _FLOAT_TAG = struct.Struct("<f"), 0x35
 """How protobuf writes field 6 (float_val) of Feast's Value: this byte, then four of the number."""
@@ -38,7 +38,7 @@ class Row:
 class OnlineFeatures:
     """Reads the feature service of the registry. `version` is its features_hash tag, `defaults` each feature's value for nobody."""
 
-    def __init__(self, registry: Path, redis_url: str) -> None:
+    def __init__(self, registry: Path, redis_url: str, timeout_s: float = TIMEOUT_S) -> None:
         if not registry.is_file():
             raise UnavailableError(f"Feature registry {registry} does not exist; materialize the features first.")
         self._config = _config(registry, redis_url)
@@ -49,7 +49,7 @@ class OnlineFeatures:
             raise InputError(f"Registry {registry} has no feature service '{SERVICE}'; materialize the features again.") from problem
         self.version = str(service.tags.get("features_hash", "untagged"))
         self.defaults = _defaults(service)
-        self._redis = Line(redis_url)
+        self._redis = Line(redis_url, timeout_s)
         self._store = RedisOnlineStore()
         self._names, self._fields = _layout(store, service, self._store)
 

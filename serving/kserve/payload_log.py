@@ -20,6 +20,7 @@ class PayloadLog:
     def __init__(self, url: str, service: str) -> None:
         self._url, self._service = url, service
         self._queue: asyncio.Queue[tuple[str, bytes, bytes]] = asyncio.Queue(SLOTS)
+        self._away = False
 
     def __call__(self, request: bytes, answer: bytes) -> None:
         """Queue both; drop them where the queue is full."""
@@ -42,6 +43,8 @@ class PayloadLog:
         }  # fmt: skip
         try:
             async with session.post(self._url, data=body, headers=headers):
-                pass
+                self._away = False
         except (aiohttp.ClientError, TimeoutError) as problem:
-            print(f"a copy did not reach {self._url} ({type(problem).__name__})", flush=True)
+            if not self._away:
+                print(f"copies do not reach {self._url} ({type(problem).__name__}); they are lost until it answers", flush=True)
+            self._away = True

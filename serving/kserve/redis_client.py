@@ -12,8 +12,9 @@ from promolift.errors import InputError, UnavailableError
 from promolift.feast_redis import shown
 
 T = TypeVar("T")
-TIMEOUT_S = 0.05
-"""A slower Redis is treated as absent: features are then unknown, and a promo that no budget covers is not given."""
+TIMEOUT_S = 1.0
+"""Of what is no decision; a decision has PROMOLIFT_REDIS_TIMEOUT_MS: a slower Redis is treated as absent, features are then unknown
+and a promo that no budget covers is not given."""
 FAILURES, PAUSE_S = 5, 1.0
 
 

@@ -89,7 +89,7 @@ def serve(plan: Plan, settings: Settings) -> int:
         processes = Processes(plan.folder / "logs")
         stack.callback(processes.stop)
         started = Started(plan, processes, environment)
-        detector = started.detector(redis_url) if plan.detect else ""
+        detector = started.detector() if plan.detect else ""
         urls = {} if plan.fused else started.nodes(detector)
         rollout = prepared(plan.folder, GRAPH, urls)
         graph_url = "" if plan.fused else started.graph(rollout)
@@ -170,9 +170,9 @@ class Started:
         """The relay of the decision log."""
         self._start("relay", "serving.kserve", ["relay", "--lake", str(self.plan.lake), "--spill", str(self.plan.spill)])
 
-    def detector(self, redis_url: str) -> str:
+    def detector(self) -> str:
         """The drift detector's URL; days are those of the requests' moments, since here mostly history is asked about."""
-        arguments = ["--model", str(self.plan.model), "--redis-url", redis_url, "--listen", "127.0.0.1:0", "--moments"]
+        arguments = ["--model", str(self.plan.model), "--listen", "127.0.0.1:0", "--moments"]
         return self._start("detector", "serving.detector", arguments)[1]
 
     def nodes(self, detector: str = "") -> dict[str, str]:

@@ -21,6 +21,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PROMOLIFT_", frozen=True, extra="forbid", allow_inf_nan=False)
 
     redis_url: str = Field("", description="Redis for online features and the ledger; empty: start our own on a free port.")
+    redis_timeout_ms: int = Field(50, ge=1, le=10_000, description="A Redis that takes longer for a command is treated as absent.")
     kafka: str = Field("", description="Kafka brokers (HOST:PORT,...) for the decision log; empty: Delta tables in the lake.")
     mlflow_uri: str = Field("", description="MLflow tracking and registry URI; empty: SQLite inside the run folder.")
     model_sha256: str = Field("", description="Digest of the one model that may be served; empty: whichever is in the model folder.")

@@ -26,13 +26,14 @@ FINDING = {"column": "spend", "kind": "feature", "most": "higher", "impact": {"c
 
 @pytest.fixture
 def served(tmp_path: Path) -> Path:
-    """A run whose trail has a champion and whose labels are closed up to 2026-02-01."""
+    """A run whose trail has a champion, trained up to 2026-01-20, and whose labels are closed up to 2026-02-01."""
     lake = tmp_path / "served" / "lake"
     now = datetime(2026, 1, 1, tzinfo=UTC)
     TrailTable(lake).append(Entry(0, "1", MODEL, "register", "champion", "champion", "a", now, "the first", "hash", "1"))
     write_deltalake(
         str(lake / EXAMPLES.path), pa.table({"window_end": pa.array([datetime(2026, 2, 1, tzinfo=UTC)], pa.timestamp("us", "UTC"))})
     )
+    write_json(tmp_path / "served/models/net/reference.json", {"version": MODEL, "period": ["2025-01-01", "2026-01-20"]})
     return tmp_path / "served"
 
 
@@ -40,7 +41,7 @@ def served(tmp_path: Path) -> Path:
 def detector() -> Iterator[str]:
     """Two looks in a row at the champion, in which the same column alarms."""
     looks = [{"day": f"2026-02-0{day}", "status": "drift", "findings": [FINDING]} for day in (1, 2)]
-    answers = {f"/v1/versions/{MODEL}": {"status": "drift", "trained_to": "2026-01-20"}, f"/v1/versions/{MODEL}/looks": {"looks": looks}}
+    answers = {f"/v1/versions/{MODEL}/looks": {"looks": looks}}
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         known = scope["path"] in answers
@@ -74,7 +75,10 @@ def test_an_alarm_begins_one_training_which_goes_on_where_it_died_and_is_linked(
 
 def test_without_a_detector_only_age_and_labels_count(served: Path):
     assert not decide(str(served), "", "", "r", "2026-04-01T00:00:00Z")["due"]
-    assert decide(str(served), "", "", "r", "2026-05-03T00:00:00Z")["cause"]["kind"] == "schedule"
+    assert decide(str(served), "", "", "r", "2026-04-20T00:00:00Z")["cause"]["id"] == f"schedule:{MODEL}:1"  # 90 days after 2026-01-20
+    later = pa.array([datetime(2026, 3, 21, tzinfo=UTC)], pa.timestamp("us", "UTC"))
+    write_deltalake(str(served / "lake" / EXAMPLES.path), pa.table({"window_end": later}), mode="append")
+    assert decide(str(served), "", "", "s", "2026-05-10T00:00:00Z")["cause"]["id"] == f"labels:{MODEL}:1"
 
 
 def test_what_cannot_be_decided_is_said_and_nothing_begins(served: Path, tmp_path: Path):
@@ -84,4 +88,4 @@ def test_what_cannot_be_decided_is_said_and_nothing_begins(served: Path, tmp_pat
         decide(str(served), "", "", "r", "soon")
     with pytest.raises(InputError, match="No version is champion"):
         decide(str(tmp_path / "nothing"), "", "", "r")
-    assert not Retrainings(served / "lake").rows()
+    assert not Retrainings(served / "lake").rows() and not (tmp_path / "nothing").exists()

@@ -4,10 +4,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from promolift.contracts.decisions import BasketLine, Candidates, Envelope, Request, Scores, Shopper
 from promolift.contracts.promos import CATEGORY_NAMES
 from promolift.drift.columns import Columns, Rows, row_of
+from promolift.drift.fitting import fit, like
+from promolift.drift.look import tested
+from promolift.drift.sketch import column_names, day_of_rows, together, width
 
 PROMOS = ("meat_20", "deli_10", "bakery_5")
 COLUMNS = Columns(
@@ -57,3 +61,24 @@ def training(days: int = 56, seed: int = 1) -> Rows:
     """Rows of the first days of the world."""
     rng = np.random.default_rng(seed)
     return np.concatenate([rows_of(day_of_envelopes(day, rng), day) for day in range(FIRST, FIRST + days)])
+
+
+def independent_rows(numbers: NDArray[np.float64], codes: NDArray[np.integer], first: int = 0) -> Rows:
+    """Rows [n] of as many shoppers, on one day: `numbers` [n, F] and one text of five values."""
+    rows = np.zeros(len(numbers), plain_columns(numbers.shape[1]).dtype)
+    rows["shopper"], rows["day"], rows["numbers"] = np.arange(first, first + len(rows)), FIRST, numbers
+    rows["codes"][:, 0] = codes
+    return rows
+
+
+def plain_columns(count: int) -> Columns:
+    """So many features and one text."""
+    return Columns(tuple(f"f{place}" for place in range(count)), {"text": tuple("01234")}, (), {}, ())
+
+
+def p_values(training: Rows, window: Rows) -> dict[str, float]:
+    """What a look makes of a window, by column. Rows of one day have no windows to differ, so only chance counts."""
+    columns = plain_columns(training["numbers"].shape[1])
+    reference = fit(columns, training, "v", 1)
+    found = tested(reference, 0, like(reference, 0, FIRST), together([day_of_rows(reference, window)], width(columns)))[0]
+    return dict(zip(column_names(columns), map(float, found), strict=True))

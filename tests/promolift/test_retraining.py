@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promolift.drift.retraining import Cause, Retrainings, Watched, begun_in, due, read_policy
+from promolift.drift.retraining import Cause, InService, Retrainings, begun_in, due, read_policy
 from promolift.errors import ConflictError, InputError
 
 POLICY = read_policy()
@@ -23,7 +23,7 @@ def look(day: int, *columns: str, kind: str = "feature", changed: float = 0.2, s
 
 
 def asked(*looks: dict[str, Any], past: Any = (), labels_to: date = TRAINED, now: datetime = NOW) -> tuple[Cause | None, str]:
-    return due(Watched("net-1", looks, TRAINED, labels_to), past, POLICY, now)
+    return due(InService("net-1", looks, TRAINED, labels_to), past, POLICY, now)
 
 
 def begun(cause: str, at: datetime, status: str = "begun", root: str = "r") -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_the_table_takes_one_cause_once_and_links_what_came_of_it(tmp_path: Path
     with pytest.raises(ConflictError, match="was begun for alarm:net-1:2026-02-02 already"):
         table.begin(cause, "another", NOW)
     assert begun_in("root", table.rows()) == cause and begun_in("another", table.rows()) is None
-    table.end(cause, "root", "net-2", "hash", NOW + timedelta(hours=1))
+    table.end(cause, "root", NOW + timedelta(hours=1), candidate="net-2", dossier="hash")
     rows = table.rows()
     assert [(row["status"], row["candidate"], row["dossier"]) for row in rows] == [("begun", "", ""), ("registered", "net-2", "hash")]
     assert begun_in("root", rows) is None

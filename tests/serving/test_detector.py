@@ -47,6 +47,11 @@ def served(answer: Envelope, manifest: ModelManifest) -> Envelope:
     return replace(answer, shopper=Shopper(features, True, 1.0), candidates=Candidates(promos, {}, "rules"), scores=scores)
 
 
+def columns_of(manifest: ModelManifest) -> Columns:
+    attributes = {name: manifest.vocabularies[name] for name in manifest.attributes}
+    return Columns(manifest.numeric, attributes, tuple(p.promo_id for p in manifest.promos), {"p": float(np.log(200))}, ("1", "2"))
+
+
 def day(number: int, manifest: ModelManifest) -> list[Envelope]:
     return [served(answer, manifest) for answer in day_of_envelopes(number, np.random.default_rng(number), count=ROWS)]
 
@@ -57,11 +62,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tupl
     folder, manifest = tmp_path_factory.mktemp("fitted"), read_manifest(model_folder)
     for name in ("model.tflite", "manifest.json"):
         (folder / name).write_bytes((model_folder / name).read_bytes())
-    columns = Columns(
-        manifest.numeric, manifest.vocabularies, tuple(p.promo_id for p in manifest.promos), {"p": float(np.log(200))}, ("1", "2")
-    )
+    columns = columns_of(manifest)
     rows = b"".join(row_of(columns, answer, d) for d in range(FIRST, LATER) for answer in day(d, manifest))
-    write_reference(fit(columns, np.frombuffer(rows, columns.dtype), manifest.version, manifest.features_hash, 1), folder)
+    write_reference(fit(columns, np.frombuffer(rows, columns.dtype), manifest.version, 1), folder)
     return folder, manifest
 
 
@@ -203,7 +206,10 @@ def test_a_question_that_nobody_answers_is_a_row_without_scores(fitted: tuple[Pa
         until(lambda: counted(client, "asked") == 1)
         with redis.Redis.from_url(redis_url) as store:
             store.zadd("drift:waiting", {answers[1].request.request_id: time.time() - 61})
-        until(lambda: window(client, manifest.version) == 2)
+        until(lambda: window(client, manifest.version) == 2 and counted(client, "unanswered") == 1)
+        with redis.Redis.from_url(redis_url) as store:
+            rows = np.frombuffer(b"".join(store.lrange(f"drift:{manifest.version}:rows:{LATER}", 0, -1)), columns_of(manifest).dtype)
+        assert np.isnan(rows["numbers"][:, -3:]).all(axis=1).tolist() == [False, True]
 
 
 def test_a_version_without_reference_is_not_fitted_and_an_unknown_one_not_found(
@@ -212,6 +218,7 @@ def test_a_version_without_reference_is_not_fitted_and_an_unknown_one_not_found(
     manifest = fitted[1]
     with detector(model_folder, redis_url, "--moments") as (client, _):
         answer = day(LATER, manifest)[0]
+        assert client.get(f"/v1/versions/{manifest.version}").json() == {"version": manifest.version, "status": "not fitted"}
         assert post(client, answer).status_code == 202
         until(lambda: counted(client, "not_fitted") == 1)
         assert client.get("/v1/versions").json() == {"versions": [{"version": manifest.version, "status": "not fitted", "events": 1}]}

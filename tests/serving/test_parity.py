@@ -42,6 +42,7 @@ promos:
 """
 SETTINGS = Settings(
     token_keys={"k1": SecretStr("x" * 32)}, budget_cents=100_000, explore_share=0.3, randomised_share=0.1, pace_decisions=1_000,
+    redis_timeout_ms=10_000,  # on a busy machine it answers late, which is a case of its own
 )  # fmt: skip
 
 

@@ -38,8 +38,9 @@ def folder(run_folder: Path, tmp_path: Path) -> Path:
 def serving(folder: Path, *options: str) -> Iterator[dict[str, Any]]:
     """The document serving.json of a served run; afterwards everything has been asked to stop and has stopped."""
     with subprocess.Popen(
-        [*PROGRAM, "serve", "--run", str(folder), "--listen", "127.0.0.1:0", *options], stdout=subprocess.PIPE, text=True
-    ) as process:
+        [*PROGRAM, "serve", "--run", str(folder), "--listen", "127.0.0.1:0", *options],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PROMOLIFT_REDIS_TIMEOUT_MS": "5000"},
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
@@ -193,7 +194,7 @@ def test_what_cannot_be_served_is_one_sentence_and_a_status(folder: Path, tmp_pa
 
 
 def test_a_watched_service_copies_what_its_predictor_does_to_a_detector_and_decides_the_same(folder: Path):
-    requests = [asked(number) for number in range(24)]
+    requests = [asked(number, deadline_ms=10_000) for number in range(24)]
     shutil.copytree(folder / "redis", folder.parent / "redis")
     with serving(folder) as served, client_of(served) as client:
         alone = [client.post(DECIDE, json=request).json()["promo_id"] for request in requests]

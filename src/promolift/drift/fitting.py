@@ -1,10 +1,10 @@
 """Rows of training -> a reference: bins, and how far comparable windows of training differ though nothing had changed.
 
 Two windows of real traffic differ by more than the chance of independent rows: weeks are not alike, seasons are not, and history grows.
-Training shows by how much. With T of Cramér and von Mises, E[6 T] is the harmonic row count n m / (n + m) times the variance of an
-observation's weight; for independent rows that is (n m / (n + m)) (1 / n + 1 / m) = 1. What windows of training have beyond the
-chance of their shoppers is a variance component `between` windows (the random effect of one-way analysis of variance; its upper 95 %
-bound, since a year has few seasons), and a window of n shoppers tells as much as 1 / (1 / n + 1 / m + between) independent rows.
+Training shows by how much. Cramér and von Mises' T of n and m independent rows has the mean 1/6 and is n m / (n + m) times a squared
+distance of distributions, so 6 times that distance has the mean 1/n + 1/m. What windows of training have beyond this is a variance
+component `between` windows (the random effect of one-way analysis of variance; its upper 95 % bound, since a year has few seasons), and a
+window of n shoppers tells as much as 1 / (1/n + 1/m + between) independent rows.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,19 +41,19 @@ RARE = 0.01
 """Categories of a smaller share in training are compared together."""
 
 
-def fit(columns: Columns, rows: Rows, version: str, features_hash: str, seed: int) -> Reference:
+def fit(columns: Columns, rows: Rows, version: str, seed: int) -> Reference:
     """A reference from rows [n] in any order. Raises InputError for so few rows or days that nothing could be said of a window."""
     if len(rows) < FEWEST:
         raise InputError(f"{len(rows)} rows are too few for a reference; at least {FEWEST} are needed.")
     numbers = rows["numbers"].astype(np.float64)
-    own = _edges(numbers)
-    joint = _joint(number_bins(own[: len(columns.features)], numbers[:, : len(columns.features)]))
-    across = _edges(distances(joint, number_bins(own, numbers)[:, : len(columns.features)]))
-    features = numbers[:, : len(columns.features)]
+    own, features = _edges(numbers), numbers[:, : len(columns.features)]
+    bins = number_bins(own[: len(columns.features)], features)
+    joint = _joint(bins)
+    across = _edges(distances(joint, bins))
     outside = np.stack([np.nanmin(features, axis=0), np.nanmax(features, axis=0)])
     nothing = np.zeros((1, 0, 0))
     draft = Reference(
-        version, features_hash, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0], nothing[0],
+        version, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0], nothing[0],
         np.zeros(0), _sample(rows, seed), len(rows), _period(rows),
     )  # fmt: skip
     return _calibrated(draft, rows)
@@ -70,9 +70,9 @@ def _joint(bins: NDArray[np.intp]) -> Joint:
     """Principal axes of the correlation of normal scores that hold EXPLAINED of the variance."""
     scores = normal_scores(np.maximum(bins, 0))
     centre = scores.mean(axis=0)
-    variances, axes = np.linalg.eigh(np.cov(scores - centre, rowvar=False))
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(scores - centre, rowvar=False)))  # a source may have one number
     variances, axes = variances[::-1], axes.T[::-1]
-    kept = int(np.searchsorted(np.cumsum(variances) / variances.sum(), EXPLAINED)) + 1
+    kept = int(np.searchsorted(np.cumsum(variances), EXPLAINED * variances.sum())) + 1
     return Joint(axes[:kept], np.maximum(variances[:kept], 1e-9), centre)
 
 
@@ -98,12 +98,14 @@ def _calibrated(draft: Reference, rows: Rows) -> Reference:
     weekday = np.zeros((7, whole.bins.shape[1], k))
     for first, own in windows[0]:
         weekday[weekday_of(first)] += own.counts
-    longer = [np.sum([own.counts for first, own in of_length if not (first - int(days[0])) % length] or [weekday.sum(axis=0)], axis=0)
-              for length, of_length in zip(WINDOWS[1:], windows[1:], strict=True)]  # fmt: skip
+    begun = int(days[0])
+    apart = [[own for first, own in of_length if not (first - begun) % length] for length, of_length in zip(WINDOWS, windows, strict=True)]
+    # A training shorter than a window has none of that length; all of it stands in.
+    longer = [np.sum([own.counts for own in of_length or [together(list(daily.values()), k)]], axis=0) for of_length in apart[1:]]
     shoppers = np.array([_independent(rows, length) for length in WINDOWS])
     counts = replace(draft, weekday=weekday, longer=np.stack(longer), shoppers=shoppers)
     beyond = [_beyond(counts, place, of_length) for place, of_length in enumerate(windows)]
-    span = int(days[-1]) - int(days[0]) + 1
+    span = int(days[-1]) - begun + 1
     return replace(
         counts,
         between=np.maximum([_upper(own, span / max(WEEK, length)) for own, length in zip(beyond, WINDOWS, strict=True)], 0),

@@ -46,7 +46,6 @@ class Reference:
     """
 
     version: str
-    features_hash: str
     columns: Columns
     edges: NDArray[np.float64]
     outside: NDArray[np.float64]
@@ -75,7 +74,7 @@ def write_reference(reference: Reference, folder: Path) -> dict[str, Any]:
     (folder / ARRAYS).write_bytes(buffer.getvalue())
     columns = reference.columns
     document = {
-        "version": reference.version, "features_hash": reference.features_hash,
+        "version": reference.version,
         "arrays_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
         "columns": {
             "features": columns.features, "attributes": list(columns.attributes.items()),
@@ -119,7 +118,7 @@ def _reference(document: Mapping[str, Any], arrays: Mapping[str, Any]) -> Refere
     if arrays["sample"].dtype != columns.dtype:
         raise ValueError("its sample has other columns")
     return Reference(
-        document["version"], document["features_hash"], columns, arrays["edges"], arrays["outside"],
+        document["version"], columns, arrays["edges"], arrays["outside"],
         Joint(arrays["joint_axes"], arrays["joint_variances"], arrays["joint_centre"]),
         arrays["weekday"], arrays["longer"], arrays["between"], arrays["furthest"], arrays["shoppers"], arrays["sample"],
         document["rows"], tuple(document["period"]),

@@ -51,10 +51,10 @@ class Cause:
 
 
 @dataclass(frozen=True)
-class Watched:
+class InService:
     """What is known of the model in service: its looks, oldest first, the last day of its training, and of labels that are closed now."""
 
-    model: str
+    name: str
     looks: Sequence[Mapping[str, Any]]
     trained_to: date
     labels_to: date
@@ -67,9 +67,9 @@ def read_policy(path: Path = POLICY) -> Policy:
     return policy
 
 
-def due(watched: Watched, past: Sequence[Row], policy: Policy, now: datetime) -> tuple[Cause | None, str]:
+def due(model: InService, past: Sequence[Row], policy: Policy, now: datetime) -> tuple[Cause | None, str]:
     """The cause to train for now, or None with a sentence that says why not."""
-    causes = [cause for cause in (_alarm(watched, policy), _labels(watched, policy), _schedule(watched, policy, now)) if cause]
+    causes = [cause for cause in (_alarm(model, policy), _labels(model, policy), _schedule(model, policy, now)) if cause]
     if not causes:
         return None, "nothing to train for: no confirmed alarm that matters, no labels enough, not yet time"
     done = {row["cause"] for row in past}
@@ -92,9 +92,9 @@ def begun_in(root: str, past: Sequence[Row]) -> Cause | None:
     return Cause(*(begun[-1][name] for name in ("cause", "kind", "model", "reason"))) if begun else None
 
 
-def _alarm(watched: Watched, policy: Policy) -> Cause | None:
+def _alarm(model: InService, policy: Policy) -> Cause | None:
     """The running episode of alarms, once the same column has alarmed in enough looks and changes enough decisions."""
-    episode = _episode(watched.looks)
+    episode = _episode(model.looks)
     if len(episode) < policy.confirm:
         return None
     last = episode[-policy.confirm :]
@@ -104,7 +104,7 @@ def _alarm(watched: Watched, policy: Policy) -> Cause | None:
         return None
     since, column = episode[0]["day"], decisive[0]["column"]
     reason = f"'{column}' has drifted since {since}: {decisive[0]['most']}"
-    return Cause(f"alarm:{watched.model}:{since}", "alarm", watched.model, reason)
+    return Cause(f"alarm:{model.name}:{since}", "alarm", model.name, reason)
 
 
 def _episode(looks: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -119,20 +119,20 @@ def _matters(finding: Mapping[str, Any], policy: Policy) -> bool:
     return finding["kind"] in DECISIVE or bool(impact and impact["changed"] >= policy.changed)
 
 
-def _labels(watched: Watched, policy: Policy) -> Cause | None:
-    unseen = (watched.labels_to - watched.trained_to).days
+def _labels(model: InService, policy: Policy) -> Cause | None:
+    unseen = (model.labels_to - model.trained_to).days
     if unseen < policy.unseen_days:
         return None
     times = unseen // policy.unseen_days
-    return Cause(f"labels:{watched.model}:{times}", "labels", watched.model, f"{unseen} days of closed labels are newer than the model")
+    return Cause(f"labels:{model.name}:{times}", "labels", model.name, f"{unseen} days of closed labels are newer than the model")
 
 
-def _schedule(watched: Watched, policy: Policy, now: datetime) -> Cause | None:
-    age = (now.date() - watched.trained_to).days
+def _schedule(model: InService, policy: Policy, now: datetime) -> Cause | None:
+    age = (now.date() - model.trained_to).days
     if age < policy.schedule_days:
         return None
     times = age // policy.schedule_days
-    return Cause(f"schedule:{watched.model}:{times}", "schedule", watched.model, f"training ends {age} days ago")
+    return Cause(f"schedule:{model.name}:{times}", "schedule", model.name, f"training ends {age} days ago")
 
 
 class Retrainings:
@@ -156,18 +156,16 @@ class Retrainings:
             raise ConflictError(f"A training was begun for {cause.id} already; nothing was started.")
         self._write(table, self._row(cause, now, "begun", root))
 
-    def end(self, cause: Cause, root: str, candidate: str, dossier: str, now: datetime) -> None:
-        """Note what came of it: a registered candidate with its dossier, or, without a candidate, that the gate refused."""
+    def end(self, cause: Cause, root: str, now: datetime, *, candidate: str = "", dossier: str = "") -> None:
+        """Note what came of it: a registered candidate with the hash of its dossier, or, without one, that the gate refused."""
         status: Status = "registered" if candidate else "refused"
-        self._write(created(self._lake, RETRAININGS), self._row(cause, now, status, root, candidate, dossier))
+        row = self._row(cause, now, status, root) | {"candidate": candidate, "dossier": dossier}
+        self._write(created(self._lake, RETRAININGS), row)
 
     @staticmethod
-    def _row(cause: Cause, now: datetime, status: Status, root: str, *came: str) -> Row:
-        candidate, dossier = came or ("", "")
-        return {
-            "cause": cause.id, "kind": cause.kind, "model": cause.model, "reason": cause.reason, "at": now.astimezone(UTC),
-            "status": status, "root": root, "candidate": candidate, "dossier": dossier,
-        }  # fmt: skip
+    def _row(cause: Cause, now: datetime, status: Status, root: str) -> Row:
+        about = {"cause": cause.id, "kind": cause.kind, "model": cause.model, "reason": cause.reason}
+        return {**about, "at": now.astimezone(UTC), "status": status, "root": root, "candidate": "", "dossier": ""}
 
     def _write(self, table: Any, row: Row) -> None:
         try:
