@@ -19,13 +19,14 @@ from components.promotion_target import Door, probed
 from components.subprogram import run_program
 from promolift.contracts.artifacts import ModelManifest, read_manifest
 from promolift.contracts.decisions import NODES
+from promolift.drift.reference import ARRAYS, JSON
 from promolift.errors import UnavailableError
 from promolift.kubectl import NAMESPACE, Document, chosen
 from promolift.promotion.graph_change import SERVICE, Window, window_in
 from promolift.storage import Place, write_text
 from promolift.storage import copy as copied
 
-GRAPH, PREDICTOR, RELAY = "promo-decision", "promo-predictor", "promo-relay"
+GRAPH, PREDICTOR, DETECTOR, RELAY = "promo-decision", "promo-predictor", "promo-detector", "promo-relay"
 ROUTERS = f"serving.kserve.io/inferencegraph={GRAPH}"
 ROLLED_S = 180
 MODEL, DIGEST = "STORAGE_URI", "PROMOLIFT_MODEL_SHA256"
@@ -144,16 +145,18 @@ class ClusterTarget:
         self._kubectl("-n", NAMESPACE, *ready)
 
     def _crown(self, model: Path) -> None:
-        """Every box with the model: one after the other begins, and all are waited for."""
+        """Every box with the model, and the drift detector where there is one: one after the other begins, and all are waited for."""
         uri, digest = self._delivered(model), read_manifest(model).sha256
-        for name in NODES:
-            service = f"promo-{name}"
+        services = [f"promo-{name}" for name in NODES]
+        if not self._kubectl.attempt("-n", NAMESPACE, "get", "inferenceservice", DETECTOR).returncode:
+            services.append(DETECTOR)
+        for service in services:
             container = self._get("inferenceservice", service)["spec"]["predictor"]["containers"][0]
             _set(container, uri, digest)
             patch = [{"op": "replace", "path": "/spec/predictor/containers/0/env", "value": container["env"]}]
             self._kubectl("-n", NAMESPACE, "patch", "inferenceservice", service, "--type=json", "-p", json.dumps(patch))
-        for name in NODES:
-            self._rolled(f"promo-{name}-predictor", lambda box: _environment(box).get(MODEL) == uri)
+        for service in services:
+            self._rolled(f"{service}-predictor", lambda box: _environment(box).get(MODEL) == uri)
 
     def _delivered(self, model: Path) -> str:
         """The model's folder in S3, beside the standing one and under a name that no other content has."""
@@ -161,7 +164,8 @@ class ClusterTarget:
         manifest = (model / "manifest.json").read_text(encoding="utf-8")
         uri = f"{standing.rpartition('/')[0]}/{read_manifest(model).version}-{sha256(manifest.encode()).hexdigest()[:8]}"
         if uri != standing:
-            copied(model / "model.tflite", f"{uri}/model.tflite")
+            for name in ("model.tflite", *(name for name in (JSON, ARRAYS) if (model / name).exists())):
+                copied(model / name, f"{uri}/{name}")
             copied(f"{standing}/registry.db", f"{uri}/registry.db")
             write_text(f"{uri}/manifest.json", manifest)
         return uri

@@ -46,7 +46,9 @@ def _render(options: argparse.Namespace) -> int:
         documents = render(Build(overlay, registry=options.registry), folder)
         found = [f"{overlay}: {line}" for line in (*mistakes(documents), *broken(documents))]
         services = len(kinds(documents, "InferenceService"))
-        print(f"{overlay:<11} {len(documents)} documents, {services} boxes, {len(found)} mistakes: {folder / 'manifests.yaml'}", flush=True)
+        print(
+            f"{overlay:<11} {len(documents)} documents, {services} services, {len(found)} mistakes: {folder / 'manifests.yaml'}", flush=True
+        )
         wrong += found
     if wrong:
         raise ExpectationError(f"{len(wrong)} mistakes in the manifests.\n" + "\n".join(wrong))

@@ -16,7 +16,7 @@ from promolift.kubectl import Document
 MANIFESTS = ROOT / "manifests"
 OVERLAYS = ("local", "production", "spark")
 """The served graph on one node and on a platform; the namespace of Spark's pods."""
-GROUPS = ("serving", "online")
+GROUPS = ("serving", "online", "detector")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from serving.detector.intake import Intake
 from serving.detector.store import Store
 from serving.detector.watch import Watch, Watched
 from serving.kserve.listen import bind
-from serving.kserve.model_folder import load_manifest
+from serving.kserve.model_folder import load_manifest, need_digest
 from serving.kserve.predictor import Predictor
 from serving.kserve.redis_client import connect
 
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; a failure is one sentence on stderr and the exit status of its kind."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        return _serve(_parser(load()).parse_args(arguments))
+        settings = load()
+        return _serve(_parser(settings).parse_args(arguments), settings)
     except PromoliftError as problem:
         print(f"{type(problem).__name__}: {problem}", file=sys.stderr)
         return problem.exit_status
@@ -46,11 +47,16 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     return parser
 
 
-def watched(folders: Sequence[Path]) -> dict[str, Watched | None]:
-    """What is watched by version; None for one whose folder has no reference. Raises InputError for a damaged one."""
+def watched(folders: Sequence[Path], sha256: str = "") -> dict[str, Watched | None]:
+    """What is watched by version; None for one whose folder has no reference.
+
+    Raises InputError for a damaged one, and for any model but the one with that digest, if one is given.
+    """
     found: dict[str, Watched | None] = {}
     for folder in folders:
-        version = load_manifest(folder).version
+        manifest = load_manifest(folder)
+        need_digest(manifest, sha256)
+        version = manifest.version
         reference = read_reference(folder, version)
         if reference is None:
             print(f"{version} has no reference in {folder}: it is not watched; fit the detector", file=sys.stderr, flush=True)
@@ -58,11 +64,11 @@ def watched(folders: Sequence[Path]) -> dict[str, Watched | None]:
     return found
 
 
-def _serve(options: argparse.Namespace) -> int:
+def _serve(options: argparse.Namespace, settings: Settings) -> int:
     if not 0 < options.alpha < 1:
         raise InputError(f"--alpha is {options.alpha} but must be between 0 and 1: a probability a month.")
     connect(options.redis_url, timeout_s=2.0).close()
-    known, listener = watched(options.model), bind(options.listen)
+    known, listener = watched(options.model, settings.model_sha256), bind(options.listen)
     found = {version: one for version, one in known.items() if one}
     references = {version: one.reference for version, one in found.items()}
 

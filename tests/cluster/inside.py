@@ -3,8 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,19 +71,3 @@ def during(work: Callable[[], dict[str, Any]], disturb: Callable[[], None], afte
     if failed:
         raise failed[0]
     return found
-
-
-@contextmanager
-def sink(kubectl: Kubectl) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """A Service promo-sink in the namespace that keeps CloudEvents; gives a function that reads them."""
-    documents = pod(kubectl, NAMESPACE, "promo-sink", "sink.py", [], {})
-    service = {
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "promo-sink", "namespace": NAMESPACE, "labels": {"app": "promo-sink"}},
-        "spec": {"selector": {"app": "promo-sink"}, "ports": [{"port": 80, "targetPort": 8080}]},
-    }  # fmt: skip
-    kubectl.apply([*documents, service])
-    try:
-        kubectl("-n", NAMESPACE, "wait", "pod/promo-sink", "--for=condition=Ready", "--timeout=60s")
-        yield lambda: [json.loads(line) for line in kubectl("-n", NAMESPACE, "logs", "promo-sink").splitlines()]
-    finally:
-        kubectl("-n", NAMESPACE, "delete", "pod,configmap,service", "-l", "app=promo-sink", "--wait=true")

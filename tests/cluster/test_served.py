@@ -38,7 +38,9 @@ def ready(document: Any) -> bool:
 
 
 def test_boxes_and_graph_are_ready_and_served_by_kserves_router(cluster: Cluster):
-    assert {d["metadata"]["name"] for d in cluster.get("inferenceservice")["items"] if ready(d)} == {f"promo-{name}" for name in NODES}
+    assert {d["metadata"]["name"] for d in cluster.get("inferenceservice")["items"] if ready(d)} == {
+        f"promo-{name}" for name in (*NODES, "detector")
+    }
     assert ready(cluster.get("inferencegraph", "promo-decision"))
     (router,) = cluster.get("deployment", "promo-decision")["spec"]["template"]["spec"]["containers"]
     assert "kserve/router:" in router["image"]

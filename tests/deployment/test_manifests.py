@@ -12,6 +12,7 @@ from deployment import __main__ as command
 from deployment.policies import POLICIES, broken
 from deployment.render import kinds
 from deployment.schemas import mistakes
+from promolift.contracts.decisions import NODES
 from promolift.kubectl import Document
 from promolift.settings import Settings, load
 from tests.deployment.conftest import RELEASE
@@ -75,7 +76,8 @@ def test_a_release_reaches_every_box_and_images_come_from_the_registry(productio
         container = document["spec"]["predictor"]["containers"][0]
         assert [entry["value"] for entry in container["env"][:2]] == [RELEASE.uri, RELEASE.sha256]
         assert container["image"].startswith("registry.example.com/shop/promolift/")
-    assert {d["spec"]["predictor"]["minReplicas"] for d in kinds(production, "InferenceService")} == {3}
+    replicas = {d["metadata"]["name"]: d["spec"]["predictor"]["minReplicas"] for d in kinds(production, "InferenceService")}
+    assert replicas == {**{f"promo-{name}": 3 for name in NODES}, "promo-detector": 2}
     assert not kinds(production, "StatefulSet") and kinds(local, "StatefulSet")
 
 
@@ -83,9 +85,22 @@ def test_what_boxes_read_changes_their_pods(local: list[Document]):
     names = {document["metadata"]["name"] for document in kinds(local, "ConfigMap")}
     for document in kinds(local, "InferenceService"):
         volumes = {volume["name"]: volume for volume in document["spec"]["predictor"]["volumes"]}
-        assert volumes["rules"]["configMap"]["name"] in names - {"promo-rules"}
+        if document["metadata"]["name"] != "promo-detector":
+            assert volumes["rules"]["configMap"]["name"] in names - {"promo-rules"}
         settings = document["spec"]["predictor"]["containers"][0]["envFrom"][0]["configMapRef"]["name"]
         assert settings in names - {"promo-settings"}
+
+
+def test_the_predictor_is_copied_to_a_detector_that_may_be_reached(local: list[Document], production: list[Document]):
+    for documents in (local, production):
+        predictor = next(d for d in kinds(documents, "InferenceService") if d["metadata"]["name"] == "promo-predictor")["spec"]["predictor"]
+        assert predictor["logger"] == {"mode": "all", "url": "http://promo-detector-predictor.promolift"}
+        # KServe's agent proxies for 30 s after it is told to stop.
+        assert 30 < predictor["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"] < predictor["terminationGracePeriodSeconds"]
+        policies = {d["metadata"]["name"]: d["spec"] for d in kinds(documents, "NetworkPolicy")}
+        (copies,) = policies["promo-payload-log"]["egress"]
+        assert copies["to"][0]["podSelector"] == policies["promo-detector"]["podSelector"]
+        assert {"protocol": "TCP", "port": 9081} in policies["promo-box"]["ingress"][0]["ports"]
 
 
 @pytest.mark.parametrize("overlay", ["base", "overlays/production"])
@@ -102,5 +117,5 @@ def test_the_settings_file_is_read_by_settings_and_holds_no_secret(monkeypatch: 
 def test_the_command_says_how_many_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], local: list[Document]):
     assert command.main(["render", "local", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
-    assert "local" in said and "4 boxes, 0 mistakes" in said and f"{len(POLICIES)} policies hold" in said
+    assert "local" in said and "5 services, 0 mistakes" in said and f"{len(POLICIES)} policies hold" in said
     assert (tmp_path / "local/manifests.yaml").is_file()
