@@ -7,122 +7,51 @@ own lines, and each day ends with a look. Nothing has changed until the last day
 """
 
 import argparse
-import json
-import os
-import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
 
 from benchmarks.document import write_block
 from components.fit_detector import fit_model
-from feature_repo.store import materialize
-from promolift.contracts.artifacts import read_manifest, write_json
-from promolift.contracts.tables import EXAMPLES, FEATURES
+from pipelines.demo_drift import Request, ask, baskets, lay_out, look, watched
+from promolift.contracts.artifacts import write_json
 from promolift.drift.reference import JSON
-from promolift.redis_server import redis_server
 
-CALLERS, DEARER, DAYS, WAIT_S = 4, 1.1, 7, 10.0
-
-
-def week(run: Path, folder: Path) -> datetime:
-    """Put the features of the last examples online for the run in `folder`; returns their moment."""
-    examples = DeltaTable(str(run / "lake" / EXAMPLES.path)).to_pyarrow_table(columns=[column.name for column in FEATURES.columns])
-    moment: datetime = pc.max(examples["moment"]).as_py()
-    write_deltalake(str(folder / "lake" / FEATURES.path), examples.filter(pc.equal(examples["moment"], moment)))
-    with redis_server(folder / "redis") as url:
-        materialize(folder / "lake", url, folder / "registry.db")
-    return moment
+DEARER = 1.1
 
 
-@contextmanager
-def watched(folder: Path) -> Iterator[dict[str, Any]]:
-    """serving.json of the run in `folder`, served with a detector. Features may be a week old: they are those of the week."""
-    command = [sys.executable, "-m", "serving.kserve", "serve", "--run", str(folder), "--listen", "127.0.0.1:0", "--detect"]
-    environment = {**os.environ, "PROMOLIFT_FEATURES_STALE_S": str(10 * 86_400)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert process.stdout is not None  # noqa: S101 (a pipe was asked for)
-        try:
-            next(line for line in process.stdout if line.startswith("ready:"))
-            yield json.loads((folder / "serving.json").read_text(encoding="utf-8"))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()  # before its output is closed, into which it says goodbye
-
-
-def baskets(run: Path, begin: datetime) -> dict[str, list[dict[str, Any]]]:
-    """Requests by date, of the week that begins then."""
-    names = ["shopper_id", "basket_id", "store_id", "event_time", "product_id", "category", "quantity", "sales_cents"]
-    span = [("event_time", ">=", begin), ("event_time", "<", begin + timedelta(days=DAYS))]
-    lines = DeltaTable(str(run / "lake/silver/purchases")).to_pandas(columns=names, filters=span)
-    lines = lines[(lines.sales_cents > 0) & (lines.quantity > 0)]
-    found: dict[str, list[dict[str, Any]]] = {}
-    for basket, group in lines.groupby("basket_id"):
-        first = group.iloc[0]
-        moment = first.event_time.strftime("%Y-%m-%dT%H:%M:%SZ")
-        own = [
-            {
-                "category": line.category,
-                "amount_cents": int(line.sales_cents),
-                "quantity": int(line.quantity),
-                "product_id": line.product_id,
-            }
-            for line in group.head(200).itertuples()
-        ]
-        request = {"request_id": basket, "shopper_id": first.shopper_id, "moment": moment, "store_id": first.store_id, "basket": own}
-        found.setdefault(moment[:10], []).append(request | {"deadline_ms": 5_000})
-    return dict(sorted(found.items()))
-
-
-def dearer(request: dict[str, Any]) -> dict[str, Any]:
+def dearer(request: Request) -> Request:
     """The same basket at higher prices."""
     return request | {"basket": [line | {"amount_cents": round(DEARER * line["amount_cents"])} for line in request["basket"]]}
 
 
 def measure(run: Path) -> list[dict[str, Any]]:
     """The look of every day, with how many were asked and how many decisions came."""
+    found = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
-        for name in ("serving_model", "lake/landing"):
-            shutil.copytree(run / name, folder / name)
+        by_day = list(baskets(run, lay_out(run, folder)).items())
         if not (folder / "serving_model" / JSON).exists():
             fit_model(folder / "serving_model", run / "lake", 1)
-        by_day = list(baskets(run, week(run, folder)).items())
-        model = read_manifest(folder / "serving_model").version
-        with watched(folder) as served, httpx.Client(timeout=30) as client:
-            last = by_day[-1][0]
-            return [_day(served, client, f"{served['detector']}/v1/versions/{model}", day, asked, day == last) for day, asked in by_day]
+        with watched(folder) as service, httpx.Client(timeout=30) as client:
+            for day, requests in by_day:
+                last = day == by_day[-1][0]
+                answered, seen = ask(service, client, [dearer(request) for request in requests] if last else requests)
+                made = look(service, client, day)
+                found.append({"day": day, "asked": len(requests), "answered": answered, "seen": seen, "dearer": last, "look": made})
+                print(line_of(found[-1]), flush=True)
+    return found
 
 
-def _day(served: dict[str, Any], client: httpx.Client, version: str, day: str, requests: Sequence[Any], last: bool) -> dict[str, Any]:  # noqa: PLR0917
-    asked, headers = [dearer(request) for request in requests] if last else requests, {"X-API-Key": served["api_key"]}
-    before = client.get(version).json()["window"]["rows"]
-
-    def ask(request: dict[str, Any]) -> bool:
-        return client.post(f"{served['url']}/v1/decisions", json=request, headers=headers).status_code == 200
-
-    with ThreadPoolExecutor(CALLERS) as pool:
-        answered = sum(pool.map(ask, asked))
-    until = time.monotonic() + WAIT_S
-    while (copied := client.get(version).json()["window"]["rows"] - before) < len(asked) and time.monotonic() < until:
-        time.sleep(0.2)
-    (made,) = client.post(f"{version}/looks", params={"through": day}).json()["looks"]
-    told = [f"{f['column']} over {f['days']} ({f['p_value']:.0e})" for f in made["findings"]]
-    changed = ", prices 10 % higher" if last else ""
-    print(f"{day}{changed}: {len(asked)} asked, {answered} answered, {copied} seen, {made['status']} {', '.join(told)}", flush=True)
-    return {"day": day, "asked": len(asked), "answered": answered, "seen": copied, "dearer": last, "look": made}
+def line_of(day: dict[str, Any]) -> str:
+    """One day for whoever waits."""
+    told = [f"{f['column']} over {f['days']} ({f['p_value']:.0e})" for f in day["look"]["findings"]]
+    changed = ", prices 10 % higher" if day["dearer"] else ""
+    counts = f"{day['asked']} asked, {day['answered']} answered, {day['seen']} seen"
+    return f"{day['day']}{changed}: {counts}, {day['look']['status']} {', '.join(told)}"
 
 
 def sentence(days: Sequence[dict[str, Any]]) -> str:

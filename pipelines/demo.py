@@ -1,7 +1,8 @@
-"""`python -m pipelines.demo`: real shopping histories -> model -> verdict -> served graph -> 200 logged decisions, in one command."""
+"""`python -m pipelines.demo`: real shopping histories -> model -> verdict -> served graph -> 200 logged decisions -> a drift found."""
 
 import argparse
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines import run
+from pipelines import demo_drift, run
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import DECISIONS
 from promolift.errors import PromoliftError, UnavailableError
@@ -31,12 +32,35 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--seed", type=int, default=1, help="seed of simulation, split and training (default: 1)")
     top.add_argument("--epochs", type=int, default=0, help="at most so many epochs of the network (default: as many as it takes)")
     top.add_argument("--decisions", type=int, default=200, help="how many decisions to ask for (default: 200)")
+    top.add_argument(
+        "--retrain", action="store_true", help="also make the training that the drift asks for, in DIR-again (as long as the first one)"
+    )
     return top
 
 
 def _train(options: argparse.Namespace) -> dict[str, Any]:
-    chosen = ["training", "--source", options.source, "--path", options.path, "--out", str(options.out), "--seed", str(options.seed)]
-    return run.execute("training", run.parser().parse_args([*chosen, "--epochs", str(options.epochs)]))
+    return run.execute("training", run.parser().parse_args(["training", "--out", str(options.out), *_about(options)]))
+
+
+def _about(options: argparse.Namespace) -> list[str]:
+    """What every training of this demo is told."""
+    about = {"source": options.source, "path": options.path, "seed": options.seed, "epochs": options.epochs}
+    return [word for name, value in about.items() if value for word in (f"--{name}", str(value))]
+
+
+def drifted(options: argparse.Namespace) -> dict[str, Any]:
+    """Show the drift, and what it sets off; what summary.json says of it. {} for a source without baskets."""
+    if not demo_drift.can_be_shown(options.out):
+        return {}
+    again = options.out.with_name(f"{options.out.name}-again")
+    print(f"\ndrift, planted in a copy of {options.out}", flush=True)
+    found = demo_drift.shown(options.out, again)
+    command = ["monitoring", "--served", str(options.out), "--out", str(again), *_about(options)]
+    if found["retraining"]["due"]:
+        print(f"  noted as {found['retraining']['cause']['id']}; its training: python -m pipelines.run {shlex.join(command)}")
+        if options.retrain:
+            run.execute("monitoring", run.parser().parse_args(command))
+    return found
 
 
 @contextmanager
@@ -124,13 +148,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.out / "serving_model").is_dir():
             print("No model passed the gate, so there is nothing to serve; the report says why.", file=sys.stderr)
             return 1
-        made = decide(options.out, options.decisions)
+        made, drift = decide(options.out, options.decisions), drifted(options)
     except PromoliftError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_status
     for measure, value in made.pop("serve").items():
         summary[measure]["serve"] = value
-    summary |= made
+    summary |= made | {"drift": drift}
     write_json(options.out / "summary.json", summary)
     _close(summary, options.out)
     return 0 if not summary["decisions"]["errors"] and summary["decisions"]["logged"] == options.decisions + 1 else 1

@@ -11,7 +11,9 @@ import pytest
 from deltalake import DeltaTable
 
 from components.measure_truth import SERVED
+from pipelines.demo_drift import BROKEN
 from promolift.contracts.artifacts import CANDIDATES
+from promolift.drift.retraining import Retrainings
 from promolift.settings import Settings
 from tests.contracts.folders import drawn
 
@@ -70,6 +72,21 @@ def test_the_chosen_policy_earns_most_of_the_oracles_profit_and_more_than_any_si
     assert policy["served"]["share_of_oracle"] >= 0.8
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     assert (SERVED.lambda_cost, SERVED.do_no_harm) == (defaults["lambda_cost"], defaults["do_no_harm"])
+
+
+def test_the_planted_drift_is_found_ranked_by_what_it_costs_and_noted_as_the_cause_of_a_retraining(demo: Demo):
+    out, done, found = demo
+    looks, decided = found["drift"]["looks"], found["drift"]["retraining"]
+    assert [look["status"] for look in looks] == ["no drift", "no drift", "drift", "drift"]
+    for look in looks[2:]:
+        alarms = look["alarms"]
+        assert alarms[0]["column"] == BROKEN and alarms[0]["changed"] > 0.01
+        costs = [alarm["cents"] for alarm in alarms if "cents" in alarm]
+        assert costs == sorted(costs, reverse=True)
+    assert decided["due"] and decided["cause"]["kind"] == "alarm" and f"'{BROKEN}' has drifted since {looks[2]['day']}" in decided["reason"]
+    (begun,) = Retrainings(str(out / "lake")).rows()
+    assert (begun["cause"], begun["status"], begun["root"]) == (decided["cause"]["id"], "begun", str(out.with_name("run-again")))
+    assert f"noted as {begun['cause']}" in done.stdout and "pipelines.run monitoring --served" in done.stdout
 
 
 def test_no_step_holds_six_gibibytes(demo: Demo):
