@@ -9,14 +9,14 @@ from typing import Any
 from urllib.parse import quote
 
 from promolift.contracts.artifacts import read_manifest, read_verdict
-from promolift.contracts.tables import EXAMPLES
+from promolift.contracts.tables import EVERYBODY, EXAMPLES, LIFT
 from promolift.delta_rows import read_rows
 from promolift.drift.reference import JSON
 from promolift.drift.retraining import POLICY, Cause, InService, Retrainings, begun_in, due, read_policy
 from promolift.errors import InputError, UnavailableError
 from promolift.promotion.dossier import dossier_hash
 from promolift.promotion.trail_table import TrailTable
-from promolift.storage import read_text
+from promolift.storage import exists, read_text
 
 TIMEOUT_S = 10.0
 
@@ -73,7 +73,18 @@ def _in_service(served: str, model: str, detector: str) -> InService:
     if newest is None:
         raise InputError(f"'{examples}' has no closed label; build the data set first.")
     looks = _asked(f"{detector.rstrip('/')}/v1/versions/{quote(model)}/looks").get("looks", ()) if detector else ()
-    return InService(model, looks, _trained_to(served, model) or newest.date(), newest.date())
+    return InService(model, looks, _trained_to(served, model) or newest.date(), newest.date(), _earned(f"{served}/lake", model))
+
+
+def _earned(lake: str, model: str) -> tuple[float, float] | None:
+    """Upper end of the measured profit of a decision, and what was predicted, as `make lift` measured them last."""
+    if not exists(f"{lake}/{LIFT.path}/_delta_log"):
+        return None
+    where = f"WHERE experiment = 'decisions' AND contrast = 'model' AND arm = '{model}' AND segment = '{EVERYBODY}' AND method = 'cuped'"
+    found = {row["metric"]: row for row in read_rows(f"{lake}/{LIFT.path}", ("metric", "effect", "high"), where)}
+    if not found:
+        return None
+    return found["profit_cents"]["high"], found["predicted_profit_cents"]["effect"]
 
 
 def _trained_to(served: str, model: str) -> date | None:

@@ -16,11 +16,13 @@ PROMOTED = "promoted_sales_cents"
 KEYS = ("contrast", "bucket", "arm", "segment", "treated", "unit")
 RETAIL = ("profit_cents", "margin_cents", "sales_cents", PROMOTED, "other_sales_cents", "cost_cents", "redemptions", "conversions")
 TRIAL = ("profit_cents", "margin_cents", "cost_cents", "redemptions", "conversions")
+PREDICTED = "predicted_profit_cents"
+"""Of a logged decision, what its model expected of the promo given; 0 for none."""
 
 
-def metrics_of(card: SourceCard) -> tuple[str, ...]:
-    """Outcomes that are compared: money in cents, redemptions and conversions as shares of decisions."""
-    return TRIAL if card.covariates else RETAIL
+def metrics_of(card: SourceCard, *, logged: bool) -> tuple[str, ...]:
+    """Outcomes that are compared: money in cents, redemptions and conversions as shares of decisions; of a log what was predicted."""
+    return (*(TRIAL if card.covariates else RETAIL), *((PREDICTED,) if logged else ()))
 
 
 def sums(rows: DataFrame, card: SourceCard, buckets: list[str], canaries: DataFrame | None = None) -> DataFrame:
@@ -28,14 +30,17 @@ def sums(rows: DataFrame, card: SourceCard, buckets: list[str], canaries: DataFr
 
     `buckets`: those that are compared with the holdout. `canaries`: decision_id, version and whether the candidate served it.
     """
+    names = metrics_of(card, logged=PREDICTED in rows.columns)
     none = {"version": F.lit(None).cast("string"), "candidate": F.lit(None).cast("boolean")}
     asked = rows.withColumns(none) if canaries is None else rows.join(canaries, on="decision_id", how="left")
+    if PREDICTED not in rows.columns:
+        asked = asked.withColumn("model", F.lit(None).cast("string"))
     few = _a_shopper(asked, card)
-    sides = [*(_programme(bucket) for bucket in buckets), *(_arm(promo.promo_id) for promo in card.promos), _canary()]
+    sides = [*(_programme(bucket) for bucket in buckets), *(_arm(promo.promo_id) for promo in card.promos), _canary(), _model()]
     spread = few.withColumn("side", F.explode(F.array_compact(F.array(*sides)))).withColumn("segment", F.explode(_segments(few)))
     named = spread.withColumns({name: F.col(f"side.{name}") for name in ("contrast", "bucket", "arm", "treated")})
-    measured = _measured(named, card)
-    values = ["weight", *(f"{when}_{name}" for name in metrics_of(card) for when in ("after", "before"))]
+    measured = _measured(named, card, names)
+    values = ["weight", *(f"{when}_{name}" for name in names for when in ("after", "before"))]
     total = [F.sum(name).alias(name) for name in ("decisions", *values)]
     unit = F.pmod(F.xxhash64("shopper_id"), F.lit(UNITS)).alias("unit")
     whole = measured.groupBy(*KEYS[:-1], unit, "shopper_id").agg(*total)
@@ -49,12 +54,16 @@ def _a_shopper(rows: DataFrame, card: SourceCard) -> DataFrame:
     """
     known = [name for name in rows.columns if name.startswith(("segment_", "before_")) or name == "earlier"]
     drawn = 1.0 / F.nullif(F.col("chance")[F.col("promo_id")], F.lit(0.0))  # an arm without a probability weighs nothing
-    after = [name for name in (*outcomes.MONEY, *measures(card.promos), "conversions", "cost_cents", "redemptions") if name in rows.columns]
+    after = [
+        name
+        for name in (*outcomes.MONEY, *measures(card.promos), "conversions", "cost_cents", "redemptions", PREDICTED)
+        if name in rows.columns
+    ]
     summed = [
         F.sum(weight * F.col(name)).alias(f"{kind}_{name}") for kind, weight in (("even", F.lit(1.0)), ("drawn", drawn)) for name in after
     ]
     possible = F.map_keys(F.map_filter("chance", lambda _, p: p > 0)).alias("possible")
-    keys = ("shopper_id", "bucket", "promo_id", possible, "version", "candidate")
+    keys = ("shopper_id", "bucket", "promo_id", possible, "version", "candidate", "model")
     counts = (F.count("*").alias("decisions"), F.sum(drawn).alias("drawn_weight"))
     return rows.groupBy(*keys).agg(*counts, *summed, *(F.first(name).alias(name) for name in known))
 
@@ -94,6 +103,12 @@ def _canary() -> Column:
     return F.when(inside, _side("canary", F.col("bucket"), F.col("version"), F.col("candidate"), drawn=False))
 
 
+def _model() -> Column:
+    """What a model's policy brings, against the holdout while that model was served: the same as a programme, of one model."""
+    inside = F.col("model").isNotNull() & F.col("bucket").isin("policy", HOLDOUT)
+    return F.when(inside, _side("model", F.lit("policy"), F.col("model"), F.col("bucket") == "policy", drawn=False))
+
+
 def _segments(rows: DataFrame) -> Column:
     """Everybody, and the value of each segment column as `name value`."""
     names = [name for name in rows.columns if name.startswith("segment_")]
@@ -101,12 +116,12 @@ def _segments(rows: DataFrame) -> Column:
     return F.array_compact(F.array(F.lit(EVERYBODY), *told))
 
 
-def _measured(rows: DataFrame, card: SourceCard) -> DataFrame:
+def _measured(rows: DataFrame, card: SourceCard, names: tuple[str, ...]) -> DataFrame:
     """`weight`, and `after_*` and `before_*` of every metric times it. Nothing was given, and so nothing paid, before the experiment."""
     weighted = rows.withColumn("weight", F.when(F.col("side.drawn"), F.col("drawn_weight")).otherwise(F.col("decisions")))
     after, before = _after(card), _before(card)
-    named = {f"after_{name}": after[name] for name in metrics_of(card)}
-    named |= {f"before_{name}": F.col("weight") * before[name] for name in metrics_of(card)}
+    named = {f"after_{name}": after[name] for name in names}
+    named |= {f"before_{name}": F.col("weight") * before.get(name, F.lit(0)) for name in names}
     return weighted.withColumns({name: column.cast("double") for name, column in named.items()})
 
 
@@ -114,7 +129,7 @@ def _after(card: SourceCard) -> dict[str, Column]:
     def total(name: str) -> Column:
         return F.when(F.col("side.drawn"), F.col(f"drawn_{name}")).otherwise(F.col(f"even_{name}"))
 
-    found = {name: total(name) for name in ("margin_cents", "cost_cents", "redemptions", "conversions")}
+    found = {name: total(name) for name in ("margin_cents", "cost_cents", "redemptions", "conversions", PREDICTED)}
     found["profit_cents"] = found["margin_cents"] - found["cost_cents"]
     if not card.covariates:
         found |= {"sales_cents": total("sales_cents"), PROMOTED: _promoted(card, total)}

@@ -1,8 +1,9 @@
 """Silver events, gold exposures and the decision log -> gold/lift: what the promos brought, by bucket, promo, canary and segment.
 
-The holdout says what the programme brings, randomised arms what each promo brings, a canary at 50 % what a new model brings. Outcome
-windows have closed. A canary is looked at group-sequentially, over the first decisions of the log up to the look that was reached, so
-that asking once more between two looks changes nothing (`promolift.promotion.group_sequential`).
+The holdout says what the programme brings and each model's policy, randomised arms what each promo brings, a canary at 50 % what a new
+model brings; beside stands what the models had predicted. Outcome windows have closed. A canary is looked at group-sequentially, over the
+first decisions of the log up to the look that was reached, so that asking once more between two looks changes nothing
+(`promolift.promotion.group_sequential`).
 """
 
 import hashlib
@@ -102,7 +103,8 @@ def _measured(rows: DataFrame, card: SourceCard, experiment: str, canaries: Data
 
 def _estimates(summed: list[Any], card: SourceCard, experiment: str, odds: Mapping[str, float | None]) -> Iterator[Row]:
     """Rows of gold/lift, a contrast at a time."""
-    names, order = metrics_of(card), sorted(summed, key=lambda row: (row["contrast"], row["bucket"], row["arm"], row["segment"]))
+    names = metrics_of(card, logged=experiment == "decisions")
+    order = sorted(summed, key=lambda row: (row["contrast"], row["bucket"], row["arm"], row["segment"]))
     for contrast, group in groupby(order, key=lambda row: (row["contrast"], row["bucket"], row["arm"])):
         found: list[Row] = []
         for segment, part in groupby(group, key=lambda row: row["segment"]):

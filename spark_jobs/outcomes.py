@@ -49,6 +49,7 @@ def of_log(lake: Lake) -> DataFrame:
         F.when(F.col("bucket") == "explore", "policy").otherwise(F.col("bucket")).alias("bucket"),
         F.col("decision.propensities").alias("chance"), F.col("decision.reservation_id").alias("reservation_id"),
         F.timestamp_millis(F.split("entry_id", "-")[0].cast("long")).alias("decided"),
+        F.nullif("model_version", F.lit("")).alias("model"), F.col("expected_profit_cents").alias("predicted_profit_cents"),
     )  # fmt: skip
     events = lake.read(LEDGER_EVENTS).where("event = 'committed'").groupBy("reservation_id")
     spent = events.agg(F.sum("cents").alias("paid_cents"), F.count("*").alias("redemptions"))

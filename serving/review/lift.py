@@ -16,9 +16,11 @@ CONTRASTS = {
     "programme": "Everybody in a bucket, against the holdout",
     "arm": "Each promo, against no promo where either might have been given",
     "canary": "A canary at 50 %, against the champion",
+    "model": "Each model's policy, against the holdout while it was served",
 }
 OUTCOMES = {
-    "profit_cents": "profit", "sales_cents": "sales", "promoted_sales_cents": "sales promoted", "other_sales_cents": "sales elsewhere",
+    "profit_cents": "profit", "predicted_profit_cents": "profit that was predicted",
+    "sales_cents": "sales", "promoted_sales_cents": "sales promoted", "other_sales_cents": "sales elsewhere",
     "margin_cents": "margin", "cost_cents": "promo cost", "redemptions": "redemptions", "conversions": "purchases",
 }  # fmt: skip
 """In the order of the page, with their names there."""

@@ -12,7 +12,7 @@ from deltalake import write_deltalake
 
 from components.watch_drift import decide, link
 from promolift.contracts.artifacts import ModelManifest, Verdict, write_json
-from promolift.contracts.tables import EXAMPLES
+from promolift.contracts.tables import EVERYBODY, EXAMPLES, LIFT
 from promolift.drift.retraining import Retrainings
 from promolift.errors import InputError, UnavailableError
 from promolift.promotion.dossier import seal
@@ -79,6 +79,23 @@ def test_without_a_detector_only_age_and_labels_count(served: Path):
     later = pa.array([datetime(2026, 3, 21, tzinfo=UTC)], pa.timestamp("us", "UTC"))
     write_deltalake(str(served / "lake" / EXAMPLES.path), pa.table({"window_end": later}), mode="append")
     assert decide(str(served), "", "", "s", "2026-05-10T00:00:00Z")["cause"]["id"] == f"labels:{MODEL}:1"
+
+
+def test_a_policy_that_brings_less_than_half_of_what_its_model_predicted_is_trained_again(served: Path):
+    def measured(model: str, metric: str, effect: float, high: float) -> dict[str, Any]:
+        row: dict[str, Any] = {c.name: 0.0 if c.type == "float64" else 0 if c.type == "int64" else "" for c in LIFT.columns}
+        about = {"experiment": "decisions", "contrast": "model", "bucket": "policy", "arm": model, "segment": EVERYBODY, "method": "cuped"}
+        return row | about | {"metric": metric, "effect": effect, "high": high}
+
+    def bring(*rows: dict[str, Any]) -> Any:
+        write_deltalake(str(served / "lake" / LIFT.path), pa.Table.from_pylist(list(rows)), mode="overwrite")
+        return decide(str(served), "", "", "r", "2026-02-03T00:00:00Z")
+
+    assert not bring(measured("other-1", "profit_cents", 1.0, 2.0), measured("other-1", "predicted_profit_cents", 20.0, 20.0))["due"]
+    assert not bring(measured(MODEL, "profit_cents", 9.0, 11.0), measured(MODEL, "predicted_profit_cents", 20.0, 20.0))["due"]
+    found = bring(measured(MODEL, "profit_cents", 5.0, 8.0), measured(MODEL, "predicted_profit_cents", 20.0, 20.0))
+    assert found["cause"]["id"] == f"outcomes:{MODEL}"
+    assert found["reason"] == "a decision brought 8.0 cents at most where 20.0 were predicted"
 
 
 def test_what_cannot_be_decided_is_said_and_nothing_begins(served: Path, tmp_path: Path):

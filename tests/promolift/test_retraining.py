@@ -45,7 +45,19 @@ def test_labels_that_the_model_has_not_seen_and_age_are_causes_of_their_own():
     assert asked(labels_to=later)[0] == Cause("labels:net-1:1", "labels", "net-1", "60 days of closed labels are newer than the model")
     old = datetime(2026, 2, 1, tzinfo=UTC) + timedelta(days=POLICY.schedule_days)
     assert asked(now=old)[0] == Cause("schedule:net-1:1", "schedule", "net-1", "training ends 90 days ago")
-    assert asked() == (None, "nothing to train for: no confirmed alarm that matters, no labels enough, not yet time")
+    assert asked() == (None, "nothing to train for: no confirmed alarm that matters, profit as predicted, no labels enough, not yet time")
+
+
+@pytest.mark.parametrize(("earned", "cause"), [(None, False), ((9.0, 20.0), True), ((10.0, 20.0), False), ((-1.0, 0.0), True)])
+def test_a_policy_that_surely_brought_less_than_half_of_what_was_predicted_is_a_cause_once(earned: tuple[float, float] | None, cause: bool):
+    def due_now(past: Any = ()) -> tuple[Cause | None, str]:
+        return due(InService("net-1", (), TRAINED, TRAINED, earned), past, POLICY, NOW)
+
+    found, reason = due_now()
+    assert (found is not None) is cause
+    if found:
+        assert found == Cause("outcomes:net-1", "outcomes", "net-1", reason) and "cents at most where" in reason
+        assert due_now([begun(found.id, NOW - timedelta(days=20), "refused")])[0] is None
 
 
 def test_a_cool_down_and_a_budget_are_kept_and_said():

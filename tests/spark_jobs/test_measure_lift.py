@@ -151,7 +151,8 @@ def decisions(world: dict[str, Rows], began: datetime) -> tuple[Rows, Rows]:
             "decision_id": given["exposure_id"], "request_id": given["exposure_id"], "shopper_id": given["shopper_id"],
             "moment": given["moment"], "promo_id": given["promo_id"], "reason": "explored",
             "bucket": "holdout" if held else ("policy", "explore")[i % 2], "propensity": p[given["promo_id"]],
-            "expected_profit_cents": 0.0, "reserved_cents": 0, "model_version": "linear-1", "latency_ms": 1.0,
+            "expected_profit_cents": 250.0 * (given["promo_id"] != NO_PROMO), "reserved_cents": 0,
+            "model_version": "linear-1", "latency_ms": 1.0,
             "envelope": json.dumps({"decision": decision, "request": {}}), "entry_id": f"{int(at.timestamp() * 1000)}-0", "budgets": "",
         })  # fmt: skip
         events.append({
@@ -213,6 +214,13 @@ def test_the_log_tells_the_same_and_a_canary_only_what_its_look_has_reached(
         assert (here["bucket"], there["bucket"]) == ("policy", "uniform")
         assert here["effect"] == pytest.approx(there["effect"])
         assert here["error"] == pytest.approx(there["error"])
+
+    of_model, programme = (lift(spark, built, contrast=c, experiment="decisions") for c in ("model", "programme"))
+    assert of_model["profit_cents"]["arm"] == "linear-1"
+    assert of_model["profit_cents"]["effect"] == pytest.approx(programme["profit_cents"]["effect"])  # one model made all decisions
+    given = sum(row["promo_id"] != NO_PROMO for row in logged) / sum(row["bucket"] != "holdout" for row in logged)
+    assert of_model["predicted_profit_cents"]["effect"] == pytest.approx(250.0 * given)
+    assert "predicted_profit_cents" not in lift(spark, built, contrast="programme", experiment="assignments")
 
     found = lift(spark, built, contrast="canary")["profit_cents"]
     window = window_of(CANARY, "canary_50")

@@ -67,8 +67,9 @@ def row_of(columns: Columns, envelope: Envelope, day: int) -> bytes:
     """The row of one envelope: a predictor's answer, or its question, whose values are then missing."""
     row = np.zeros(1, columns.dtype)
     row["shopper"], row["day"] = shopper_hash(envelope.request.shopper_id), day
-    row["numbers"] = _numbers(columns, envelope)
-    row["codes"] = [MISSING if text is None else columns.codes[name].get(text, UNSEEN) for name, text in _texts(columns, envelope).items()]
+    numbers = np.array(_numbers(columns, envelope))
+    row["numbers"] = np.where(np.isfinite(numbers), numbers, np.nan)
+    row["codes"] = _codes(columns, envelope)
     return row.tobytes()
 
 
@@ -91,7 +92,7 @@ def _numbers(columns: Columns, envelope: Envelope) -> list[float]:
 
 
 def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+    return value if type(value) is float else float(value) if isinstance(value, int) else math.nan
 
 
 def _values(envelope: Envelope) -> dict[str, float]:
@@ -113,15 +114,16 @@ def basket_numbers(prices: Mapping[str, float], basket: Iterable[BasketLine]) ->
     return [len(paid), sum(line.amount_cents for line in paid), sum(gaps) / len(gaps) if gaps else math.nan]
 
 
-def _texts(columns: Columns, envelope: Envelope) -> dict[str, str | None]:
-    known = envelope.shopper.features if envelope.shopper else {}
-    found: dict[str, str | None] = {name: str(known[name]) if name in known else None for name in columns.attributes}
+def _codes(columns: Columns, envelope: Envelope) -> list[int]:
+    """Codes of the texts in order; a code of YES_NO is the truth of it."""
+    known, codes = envelope.shopper.features if envelope.shopper else {}, columns.codes
+    found = [codes[name].get(str(known[name]), UNSEEN) if name in known else MISSING for name in columns.attributes]
     if columns.prices:
         held = {line.category for line in envelope.request.basket}
-        store = envelope.request.store_id
-        found["store"] = store if store in columns.codes["store"] else "other"
-        found |= {f"has_{name}": YES_NO[name in held] for name in CATEGORY_NAMES}
-    return {**found, "choice": _choice(columns, envelope), "degraded": YES_NO[not SICK.isdisjoint(envelope.degraded)]}
+        found.append(codes["store"].get(envelope.request.store_id or "", 0))
+        found += [name in held for name in CATEGORY_NAMES]
+    choice = _choice(columns, envelope)
+    return [*found, MISSING if choice is None else codes["choice"][choice], not SICK.isdisjoint(envelope.degraded)]
 
 
 def _choice(columns: Columns, envelope: Envelope) -> str | None:

@@ -21,7 +21,7 @@ from promolift.storage import Place
 from promolift.yaml_file import read_yaml
 
 POLICY = Path(__file__).with_suffix(".yaml")
-Kind = Literal["alarm", "schedule", "labels"]
+Kind = Literal["alarm", "outcomes", "schedule", "labels"]
 Status = Literal["begun", "registered", "refused"]
 DECISIVE = frozenset({"score", "choice"})
 """Kinds of columns whose drift is one of decisions itself."""
@@ -36,6 +36,7 @@ class Policy:
     changed: Annotated[float, Field(ge=0, le=1)]
     cool_down_days: Annotated[float, Field(ge=0)]
     most_a_month: Annotated[int, Field(ge=0)]
+    kept: Annotated[float, Field(ge=0, le=1)]
     schedule_days: Annotated[int, Field(ge=1)]
     unseen_days: Annotated[int, Field(ge=1)]
 
@@ -52,12 +53,17 @@ class Cause:
 
 @dataclass(frozen=True)
 class InService:
-    """What is known of the model in service: its looks, oldest first, the last day of its training, and of labels that are closed now."""
+    """What is known of the model in service: its looks, oldest first, the last day of its training, and of labels that are closed now.
+
+    `earned`: of a decision of its policy, against the holdout, the upper end of the measured profit in cents and what it had predicted;
+    None where nothing was measured yet.
+    """
 
     name: str
     looks: Sequence[Mapping[str, Any]]
     trained_to: date
     labels_to: date
+    earned: tuple[float, float] | None = None
 
 
 def read_policy(path: Path = POLICY) -> Policy:
@@ -69,9 +75,11 @@ def read_policy(path: Path = POLICY) -> Policy:
 
 def due(model: InService, past: Sequence[Row], policy: Policy, now: datetime) -> tuple[Cause | None, str]:
     """The cause to train for now, or None with a sentence that says why not."""
-    causes = [cause for cause in (_alarm(model, policy), _labels(model, policy), _schedule(model, policy, now)) if cause]
+    causes = [
+        cause for cause in (_alarm(model, policy), _outcomes(model, policy), _labels(model, policy), _schedule(model, policy, now)) if cause
+    ]
     if not causes:
-        return None, "nothing to train for: no confirmed alarm that matters, no labels enough, not yet time"
+        return None, "nothing to train for: no confirmed alarm that matters, profit as predicted, no labels enough, not yet time"
     done = {row["cause"] for row in past}
     new = [cause for cause in causes if cause.id not in done]
     if not new:
@@ -117,6 +125,15 @@ def _episode(looks: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
 def _matters(finding: Mapping[str, Any], policy: Policy) -> bool:
     impact = finding.get("impact")
     return finding["kind"] in DECISIVE or bool(impact and impact["changed"] >= policy.changed)
+
+
+def _outcomes(model: InService, policy: Policy) -> Cause | None:
+    """Effect calibration in the large. A single cause a model: the greatest of many predictions is too high a little, always."""
+    if model.earned is None or not model.earned[0] < policy.kept * model.earned[1]:
+        return None
+    most, predicted = model.earned
+    reason = f"a decision brought {most:.1f} cents at most where {predicted:.1f} were predicted"
+    return Cause(f"outcomes:{model.name}", "outcomes", model.name, reason)
 
 
 def _labels(model: InService, policy: Policy) -> Cause | None:
