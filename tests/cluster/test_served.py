@@ -29,6 +29,8 @@ pytestmark = [
 ]  # fmt: skip
 COUNT = 1_000
 SECONDS, RATE = 20, 20
+ROLLED_S = 75
+"""The new pod begins, and the old one, which the router's connections still lead to, ends 40 s after it was told to."""
 MOST_FAILED = 0.01
 """Neither kube-proxy nor KServe's router tries a request again that met a Service between two sets of endpoints: one in 600 was seen."""
 
@@ -144,7 +146,7 @@ def test_a_rolling_update_of_the_predictor_fails_next_to_no_request(cluster: Clu
 
     def ask() -> dict[str, Any]:
         bodies = [{**body, "deadline_ms": 5_000} for body in cluster.bodies(50)]
-        return load(cluster.kubectl, "roll", f"http://promo-decision.{NAMESPACE}", bodies, SECONDS, RATE)
+        return load(cluster.kubectl, "roll", f"http://promo-decision.{NAMESPACE}", bodies, ROLLED_S, RATE)
 
     before = cluster.get("deployment", "promo-predictor-predictor")["status"]["observedGeneration"]
     found = during(ask, update, 5.0)
