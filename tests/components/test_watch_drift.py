@@ -83,7 +83,7 @@ def test_without_a_detector_only_age_and_labels_count(served: Path):
 
 def test_a_policy_that_brings_less_than_half_of_what_its_model_predicted_is_trained_again(served: Path):
     def measured(model: str, metric: str, effect: float, high: float) -> dict[str, Any]:
-        row: dict[str, Any] = {c.name: 0.0 if c.type == "float64" else 0 if c.type == "int64" else "" for c in LIFT.columns}
+        row: dict[str, Any] = {c.name: {"float64": 0.0, "int64": 0}.get(c.dtype, "") for c in LIFT.columns}
         about = {"experiment": "decisions", "contrast": "model", "bucket": "policy", "arm": model, "segment": EVERYBODY, "method": "cuped"}
         return row | about | {"metric": metric, "effect": effect, "high": high}
 
