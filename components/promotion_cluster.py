@@ -19,7 +19,7 @@ from components.promotion_target import Door, probed
 from components.subprogram import run_program
 from promolift.contracts.artifacts import ModelManifest, read_manifest
 from promolift.contracts.decisions import NODES
-from promolift.drift.reference import ARRAYS, JSON
+from promolift.drift.reference import files_in
 from promolift.errors import UnavailableError
 from promolift.kubectl import NAMESPACE, Document, chosen
 from promolift.promotion.graph_change import SERVICE, Window, window_in
@@ -164,7 +164,7 @@ class ClusterTarget:
         manifest = (model / "manifest.json").read_text(encoding="utf-8")
         uri = f"{standing.rpartition('/')[0]}/{read_manifest(model).version}-{sha256(manifest.encode()).hexdigest()[:8]}"
         if uri != standing:
-            for name in ("model.tflite", *(name for name in (JSON, ARRAYS) if (model / name).exists())):
+            for name in ("model.tflite", *files_in(model)):
                 copied(model / name, f"{uri}/{name}")
             copied(f"{standing}/registry.db", f"{uri}/registry.db")
             write_text(f"{uri}/manifest.json", manifest)

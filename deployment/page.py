@@ -83,9 +83,9 @@ def tables(figures: dict[str, Any]) -> str:
 
 def _drift(figures: dict[str, Any]) -> Iterator[str]:
     """What the drift detector saw through KServe's payload logger, where that was tested."""
-    if not (seen := figures.get("drift")):
+    if not {"drift", "logger"} <= figures.keys():
         return
-    cost = figures["logger"]
+    seen, cost = figures["drift"], figures["logger"]
     yield from ("", "The drift detector, which gets copies from KServe's agent beside the predictor:", "")
     yield (
         f"- {seen['answered']:,} decisions of the graph; its pod was killed in between, {seen['rows_lost']} rows of the window were lost. "

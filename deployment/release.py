@@ -11,7 +11,7 @@ from typing import Any
 
 from deployment.render import Release
 from promolift.contracts.artifacts import ModelManifest, read_manifest
-from promolift.drift.reference import ARRAYS, JSON
+from promolift.drift.reference import files_in
 from promolift.errors import InputError, UnavailableError
 from promolift.storage import delta_options, reached, region
 
@@ -22,8 +22,7 @@ NEEDED = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 def deliver(run: Path, registry: Path) -> Release:
     """Put the model, its drift reference where it has one, and registry.db into the bucket. Raises UnavailableError when S3 refuses."""
     manifest, folder = manifest_of(run), run / "serving_model"
-    reference = [name for name in (JSON, ARRAYS) if (folder / name).exists()]
-    files = {name: folder / name for name in ("model.tflite", "manifest.json", *reference)} | {"registry.db": registry}
+    files = {name: folder / name for name in ("model.tflite", "manifest.json", *files_in(folder))} | {"registry.db": registry}
     content = hashlib.sha256(b"".join(path.read_bytes() for path in files.values())).hexdigest()[:12]
     address = f"{BUCKET}/models/{manifest.name}-{content}"
     with _store() as store:

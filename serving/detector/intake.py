@@ -15,7 +15,7 @@ from serving.detector.events import Event, EventError, Reason
 from serving.detector.store import Seen, Store
 
 BACKLOG, BATCH, PAUSE_S, SETTLE_S = 5_000, 16, 0.5, 5.0
-"""Rows of a batch are made in one go, for which answers wait: 16 take a millisecond or two."""
+"""Rows of a batch are made in one go, for which answers wait, so it is small."""
 FAR_S = 86_400.0
 """An event whose time is further from this clock is refused: it would open a window of another day."""
 EVENTS = prometheus.Counter("promolift_detector_events", "Events by what became of them.", ["result"])

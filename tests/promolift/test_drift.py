@@ -1,5 +1,6 @@
 """Drift of a small world: what did not change is quiet, what changed is named, and what it costs is what it costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,13 @@ def test_a_row_says_what_its_envelope_says():
     question = np.frombuffer(row_of(COLUMNS, asked(answer), FIRST), COLUMNS.dtype)[0]
     assert np.isnan(question["numbers"][-3:]).all() and question["codes"][list(COLUMNS.texts).index("choice")] == MISSING
     assert (question["numbers"][:-3] == row["numbers"][:-3]).all() and row["shopper"] == question["shopper"]
+
+
+def test_a_promo_that_training_did_not_know_is_an_unseen_choice():
+    answer = envelope(1, 5, FIRST, np.random.default_rng(1))
+    assert answer.scores and answer.candidates
+    names = ("new_99", *answer.candidates.promo_ids)
+    scores = replace(answer.scores, value=(1e6, *answer.scores.value), lower=(0.0, *answer.scores.lower), cost=(0.0, *answer.scores.cost))
+    changed = replace(answer, candidates=replace(answer.candidates, promo_ids=names), scores=scores)
+    row = np.frombuffer(row_of(COLUMNS, changed, FIRST), COLUMNS.dtype)[0]
+    assert row["codes"][list(COLUMNS.texts).index("choice")] == UNSEEN

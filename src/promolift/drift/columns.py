@@ -123,7 +123,7 @@ def _codes(columns: Columns, envelope: Envelope) -> list[int]:
         found.append(codes["store"].get(envelope.request.store_id or "", 0))
         found += [name in held for name in CATEGORY_NAMES]
     choice = _choice(columns, envelope)
-    return [*found, MISSING if choice is None else codes["choice"][choice], not SICK.isdisjoint(envelope.degraded)]
+    return [*found, MISSING if choice is None else codes["choice"].get(choice, UNSEEN), not SICK.isdisjoint(envelope.degraded)]
 
 
 def _choice(columns: Columns, envelope: Envelope) -> str | None:

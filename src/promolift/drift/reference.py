@@ -87,6 +87,11 @@ def write_reference(reference: Reference, folder: Path) -> dict[str, Any]:
     return document
 
 
+def files_in(folder: Path) -> tuple[str, ...]:
+    """Names of the reference's files beside the model in `folder`; none where it was not fitted."""
+    return tuple(name for name in (JSON, ARRAYS) if (folder / name).exists())
+
+
 def read_reference(folder: Path, version: str) -> Reference | None:
     """The reference of the model in `folder`, None where none was fitted.
 

@@ -36,7 +36,7 @@ class Policy:
     changed: Annotated[float, Field(ge=0, le=1)]
     cool_down_days: Annotated[float, Field(ge=0)]
     most_a_month: Annotated[int, Field(ge=0)]
-    kept: Annotated[float, Field(ge=0, le=1)]
+    least_share: Annotated[float, Field(ge=0, le=1)]
     schedule_days: Annotated[int, Field(ge=1)]
     unseen_days: Annotated[int, Field(ge=1)]
 
@@ -129,7 +129,7 @@ def _matters(finding: Mapping[str, Any], policy: Policy) -> bool:
 
 def _outcomes(model: InService, policy: Policy) -> Cause | None:
     """Effect calibration in the large. A single cause a model: the greatest of many predictions is too high a little, always."""
-    if model.earned is None or not model.earned[0] < policy.kept * model.earned[1]:
+    if model.earned is None or not model.earned[0] < policy.least_share * model.earned[1]:
         return None
     most, predicted = model.earned
     reason = f"a decision brought {most:.1f} cents at most where {predicted:.1f} were predicted"
