@@ -8,6 +8,7 @@ import logging
 import os
 import sqlite3
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -78,6 +79,7 @@ def registry_client(uri: str) -> Any:
     """MLflow at `uri`. Raises UnavailableError when it does not answer."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The ``noload`` loader")  # MLflow's own queries; its user can do nothing about it
     from mlflow import MlflowClient  # noqa: PLC0415 (takes seconds; telemetry must be off before)
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 

@@ -9,7 +9,6 @@ from promolift.errors import InputError, UnavailableError
 from tests.components.synthetic_examples import CARD
 
 # MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 NAME = "promolift-uplift"
 Registered = tuple[Path, list[dict[str, Any]]]
 
