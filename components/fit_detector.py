@@ -18,6 +18,7 @@ from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 
 from components.examples_input import Examples, open_examples
+from components.trial_input import segment_names
 from promolift.contracts.artifacts import ModelManifest, read_manifest, read_verdict
 from promolift.contracts.promos import CATEGORY_NAMES
 from promolift.contracts.tables import EXAMPLES
@@ -54,9 +55,15 @@ def fit_model(folder: Path, lake: Place, seed: int) -> dict[str, Any]:
     """Fit the reference of the model in `folder` and write it there."""
     manifest = read_manifest(folder)
     columns, rows = training_rows(folder, manifest, lake)
-    reference = fit(columns, rows, manifest.version, seed)
+    reference = fit(columns, rows, manifest.version, seed, _segments(columns, lake))
     with usable(folder, "a reference is written beside its model"):
         return write_reference(reference, folder)
+
+
+def _segments(columns: Columns, lake: Place) -> tuple[str, ...]:
+    """The predeclared ones, as far as the model reads them."""
+    names = (name for kind in segment_names(open_examples(lake).card) for name in kind)
+    return tuple(name for name in names if name in columns.features or name in columns.attributes)
 
 
 def training_rows(folder: Path, manifest: ModelManifest, lake: Place) -> tuple[Columns, Rows]:

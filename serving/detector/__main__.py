@@ -11,16 +11,23 @@ import uvicorn
 import uvloop
 
 from promolift.drift.reference import read_reference
+from promolift.drift.tests_by_name import DEFAULT, chosen_tests, known
 from promolift.errors import InputError, PromoliftError
 from promolift.settings import Settings, load
 from serving.detector.app import Detector, application
 from serving.detector.intake import Intake
 from serving.detector.store import Store
-from serving.detector.watch import Watch, Watched
+from serving.detector.watch import Options, Watch, Watched
 from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest, need_digest
 from serving.kserve.predictor import Predictor
 from serving.kserve.redis_client import connect
+
+TESTED = {
+    "numbers": "test of each number",
+    "texts": "test of each text",
+    "joint": "test of all features at once, with half of alpha",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +50,9 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser.add_argument("--listen", default="127.0.0.1:8085", metavar="HOST:PORT", help="where to listen (%(default)s)")
     parser.add_argument("--alpha", type=float, default=0.05, help="share of months without change that may raise an alarm (%(default)s)")
     parser.add_argument("--moments", action="store_true", help="days are those of the requests' moments: for replayed traffic")
+    for kind, names in known().items():
+        told = f"{TESTED[kind]}: {', '.join(names)} (%(default)s)"
+        parser.add_argument(f"--{kind}", default=DEFAULT[kind], choices=names, metavar="TEST", help=told)
     parser.add_argument("--reply", default="", metavar="URL", help="where alarms are posted as CloudEvents (default: nowhere)")
     return parser
 
@@ -68,15 +78,16 @@ def _serve(options: argparse.Namespace, settings: Settings) -> int:
     if not 0 < options.alpha < 1:
         raise InputError(f"--alpha is {options.alpha} but must be between 0 and 1: a probability a month.")
     connect(options.redis_url, timeout_s=2.0).close()
-    known, listener = watched(options.model, settings.model_sha256), bind(options.listen)
-    found = {version: one for version, one in known.items() if one}
+    tests = chosen_tests(options.numbers, options.texts, options.joint)
+    all_versions, listener = watched(options.model, settings.model_sha256), bind(options.listen)
+    found = {version: one for version, one in all_versions.items() if one}
     references = {version: one.reference for version, one in found.items()}
 
     async def run() -> None:
         store = Store(redis.asyncio.Redis.from_url(options.redis_url, socket_timeout=5.0))
-        watch = Watch(store, found, options.alpha, options.moments, options.reply)
+        watch = Watch(store, found, Options(options.alpha, tests, options.moments, options.reply))
         intake = Intake(store, references, options.moments)
-        app = application(Detector(store, intake, watch, known))
+        app = application(Detector(store, intake, watch, all_versions))
         config = uvicorn.Config(app, http="httptools", access_log=False, log_config=None, timeout_graceful_shutdown=10)
         await uvicorn.Server(config).serve(sockets=[listener])
 

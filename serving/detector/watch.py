@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from scipy.stats import wasserstein_distance
 
 from promolift.drift.columns import Rows, day_of
-from promolift.drift.impact import Impact, Score, impact, ranked
+from promolift.drift.impact import Impact, Key, Score, impact, key_of, ranked
 from promolift.drift.look import Finding, Look, look
 from promolift.drift.reference import WINDOWS, Reference
-from promolift.drift.sketch import day_of_rows
+from promolift.drift.sketch import Day, day_of_rows, within
+from promolift.drift.two_samples import CALIBRATED, ChosenTests
 from serving.detector.store import Store
 
 GRACE_S, EVERY_S, MOST_ALARMS = 900.0, 10.0, 10
@@ -41,11 +42,25 @@ class Watched:
     score: Score
 
 
-class Watch:
-    """Makes looks. `moments`: a day is over when a later one has rows; else when this clock says so. `reply`: where alarms are posted."""
+@dataclass(frozen=True)
+class Options:
+    """How looks are made. `moments`: a day is over when a later one has rows; else when this clock says so.
 
-    def __init__(self, store: Store, watched: Mapping[str, Watched], alpha: float, moments: bool, reply: str) -> None:
-        self._store, self._watched, self._alpha, self._moments, self._reply = store, watched, alpha, moments, reply
+    `reply`: where alarms are posted, "" for nowhere.
+    """
+
+    alpha: float = 0.05
+    tests: ChosenTests = CALIBRATED
+    moments: bool = False
+    reply: str = ""
+
+
+class Watch:
+    """Makes looks."""
+
+    def __init__(self, store: Store, watched: Mapping[str, Watched], options: Options) -> None:
+        self._store, self._watched = store, watched
+        self._alpha, self._tests, self._moments, self._reply = options.alpha, options.tests, options.moments, options.reply
 
     async def look_forever(self) -> None:
         """Look at what is due, for as long as the process lives."""
@@ -86,17 +101,18 @@ class Watch:
 
     def _made(self, watched: Watched, rows: Mapping[int, Rows], day: int, since: int) -> dict[str, Any]:
         """The look, its costliest alarms first, as it is kept."""
-        columns = watched.reference.columns
-        by_day = {d: day_of_rows(watched.reference, own) for d, own in rows.items() if len(own)}
-        found = look(watched.reference, by_day, day, self._alpha, since)
-        costs: dict[tuple[str, int], Impact | None] = {}
-        moved: dict[tuple[str, int], float] = {}
+        reference = watched.reference
+        by_day = {d: day_of_rows(reference, own) for d, own in rows.items() if len(own)}
+        found = look(reference, by_day, day, self._alpha, since, self._tests)
+        costs: dict[Key, Impact | None] = {}
+        moved: dict[Key, float] = {}
         for finding in found.findings[:MOST_ALARMS]:
-            key, window = (finding.column, finding.days), np.concatenate([own for d, own in rows.items() if d > day - finding.days])
-            costs[key] = impact(columns, finding, window, watched.reference.sample, watched.score)
-            if finding.column in columns.numbers:
-                at = columns.numbers.index(finding.column)
-                moved[key] = _distance(*(part["numbers"][:, at] for part in (watched.reference.sample, window)))
+            training, window, share = _rows_of(finding, reference, by_day, {d: own for d, own in rows.items() if d > day - finding.days})
+            cost = impact(reference.columns, finding, window, training, watched.score)
+            costs[key_of(finding)] = cost and cost.of_all(share)
+            if finding.column in reference.columns.numbers:
+                at = reference.columns.numbers.index(finding.column)
+                moved[key_of(finding)] = _distance(*(part["numbers"][:, at] for part in (training, window)))
         return _document(ranked(found, costs), costs, moved)
 
     async def _post(self, document: Mapping[str, Any]) -> None:
@@ -111,18 +127,28 @@ class Watch:
             print(f"the alarm on {document['version']} of {document['day']} did not reach {self._reply} ({problem})", flush=True)
 
 
+def _rows_of(finding: Finding, reference: Reference, by_day: Mapping[int, Day], rows: Mapping[int, Rows]) -> tuple[Rows, Rows, float]:
+    """A sample of training, the window, and the share of its rows that they are: those of the finding's segment."""
+    segments = {segment.name: (segment, own) for segment, own in reference.segments.items()}
+    if not finding.segment:
+        return reference.sample, np.concatenate([*rows.values()]), 1.0
+    segment, own = segments[finding.segment]
+    parts = [of_day[within(reference.columns, segment, by_day[d].bins)] for d, of_day in rows.items() if len(of_day)]
+    window = np.concatenate(parts)
+    return own.sample, window, len(window) / sum(map(len, rows.values()))
+
+
 def _distance(training: NDArray[np.float32], window: NDArray[np.float32]) -> float:
     """Wasserstein distance in the column's unit."""
     return float(f"{wasserstein_distance(training[~np.isnan(training)], window[~np.isnan(window)]):.4g}")
 
 
 def _document(
-    found: Look, costs: Mapping[tuple[str, int], Impact | None], moved: Mapping[tuple[str, int], float]
+    found: Look, costs: Mapping[Key, Impact | None], moved: Mapping[Key, float]
 ) -> dict[str, Any]:  # fmt: skip
     def told(finding: Finding) -> dict[str, Any]:
-        key = (finding.column, finding.days)
-        known = costs.get(key)
-        return asdict(finding) | {"distance": moved.get(key), "impact": asdict(known) if known else None}
+        known = costs.get(key_of(finding))
+        return asdict(finding) | {"distance": moved.get(key_of(finding)), "impact": asdict(known) if known else None}
 
     return {
         **asdict(found), "findings": [told(finding) for finding in found.findings],

@@ -12,6 +12,7 @@ from promolift.drift.columns import Columns, Rows, row_of
 from promolift.drift.fitting import fit, like
 from promolift.drift.look import tested
 from promolift.drift.sketch import column_names, day_of_rows, together, width
+from promolift.drift.two_samples import CALIBRATED, ChosenTests
 
 PROMOS = ("meat_20", "deli_10", "bakery_5")
 COLUMNS = Columns(
@@ -76,9 +77,9 @@ def plain_columns(count: int) -> Columns:
     return Columns(tuple(f"f{place}" for place in range(count)), {"text": tuple("01234")}, (), {}, ())
 
 
-def p_values(training: Rows, window: Rows) -> dict[str, float]:
+def p_values(training: Rows, window: Rows, tests: ChosenTests = CALIBRATED) -> dict[str, float]:
     """What a look makes of a window, by column. Rows of one day have no windows to differ, so only chance counts."""
     columns = plain_columns(training["numbers"].shape[1])
     reference = fit(columns, training, "v", 1)
-    found = tested(reference, 0, like(reference, 0, FIRST), together([day_of_rows(reference, window)], width(columns)))[0]
+    found = tested(reference, 0, like(reference, 0, FIRST), together([day_of_rows(reference, window)], width(columns)), tests)[0]
     return dict(zip(column_names(columns), map(float, found), strict=True))

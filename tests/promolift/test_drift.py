@@ -12,9 +12,10 @@ from scipy import stats
 from promolift.drift.columns import MISSING, UNSEEN, Rows, row_of
 from promolift.drift.fitting import fit
 from promolift.drift.impact import impact
-from promolift.drift.look import Look, cvm_tail, look
+from promolift.drift.look import Look, look
 from promolift.drift.reference import ARRAYS, JSON, Reference, read_reference, write_reference
 from promolift.drift.sketch import day_of_rows, together, width
+from promolift.drift.two_samples import cvm_tail
 from promolift.errors import InputError
 from tests.promolift.drift_world import COLUMNS, FIRST, asked, day_of_envelopes, envelope, independent_rows, p_values, rows_of, training
 

@@ -9,16 +9,18 @@ window of n shoppers tells as much as 1 / (1/n + 1/m + between) independent rows
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from promolift.drift.columns import Columns, Rows
-from promolift.drift.reference import WINDOWS, Counts, Joint, Reference
+from promolift.drift.reference import WINDOWS, Counts, Joint, Reference, Segment
 from promolift.drift.sketch import (
     BINS,
     Day,
     Sketch,
+    binned,
     column_names,
     day_of_rows,
     distances,
@@ -26,23 +28,29 @@ from promolift.drift.sketch import (
     number_bins,
     numeric_count,
     together,
+    visits_of,
     width,
+    within,
 )  # fmt: skip
 from promolift.errors import InputError
 
+Days = TypeVar("Days", int, NDArray[np.int32])
 EXPLAINED = 0.9
 """Share of the variance of normal scores within the principal axes."""
 SAMPLE = 5_000
 MONDAY = 3
 """1970-01-01, day 0, was a Thursday."""
-FEWEST = 200
+FEWEST, LEAST_OF_SEGMENT = 200, 1_000
 WEEK, Z_95 = 7, 1.645
 RARE = 0.01
 """Categories of a smaller share in training are compared together."""
 
 
-def fit(columns: Columns, rows: Rows, version: str, seed: int) -> Reference:
-    """A reference from rows [n] in any order. Raises InputError for so few rows or days that nothing could be said of a window."""
+def fit(columns: Columns, rows: Rows, version: str, seed: int, segments: Sequence[str] = ()) -> Reference:
+    """A reference from rows [n] in any order, and one of each part of the columns `segments` that has LEAST_OF_SEGMENT of them.
+
+    Raises InputError for so few rows or days that nothing could be said of a window.
+    """
     if len(rows) < FEWEST:
         raise InputError(f"{len(rows)} rows are too few for a reference; at least {FEWEST} are needed.")
     numbers = rows["numbers"].astype(np.float64)
@@ -54,9 +62,31 @@ def fit(columns: Columns, rows: Rows, version: str, seed: int) -> Reference:
     nothing = np.zeros((1, 0, 0))
     draft = Reference(
         version, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0], nothing[0],
-        np.zeros(0), _sample(rows, seed), len(rows), _period(rows),
+        np.zeros(0), *_sample(rows, seed), len(rows), _period(rows),
     )  # fmt: skip
-    return _calibrated(draft, rows)
+    return replace(_calibrated(draft, rows), segments=_segments(draft, rows, segments, seed))
+
+
+def _segments(draft: Reference, rows: Rows, names: Sequence[str], seed: int) -> dict[Segment, Reference]:
+    """Values of texts, quarters of numbers; none of a column that is nearly the same for all."""
+    found: dict[Segment, Reference] = {}
+    bins = binned(draft, rows)
+    for segment in (part for name in names for part in _parts(draft.columns, name)):
+        own = rows[within(draft.columns, segment, bins)]
+        if LEAST_OF_SEGMENT <= len(own) <= len(rows) - LEAST_OF_SEGMENT:
+            sample, visits = _sample(own, seed, SAMPLE // 5)
+            begun = replace(draft, sample=sample, visits=visits, rows=len(own), period=_period(own))
+            found[segment] = _calibrated(begun, own)
+    return found
+
+
+def _parts(columns: Columns, name: str) -> Iterator[Segment]:
+    if name in columns.texts:
+        for code, value in enumerate(columns.texts[name]):
+            yield Segment(f"{name} {value}", name, code, code)
+        return
+    for quarter in range(4):
+        yield Segment(f"{name} part {quarter + 1} of 4", name, quarter * BINS // 4, (quarter + 1) * BINS // 4 - 1)
 
 
 def _edges(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -76,9 +106,12 @@ def _joint(bins: NDArray[np.intp]) -> Joint:
     return Joint(axes[:kept], np.maximum(variances[:kept], 1e-9), centre)
 
 
-def _sample(rows: Rows, seed: int) -> Rows:
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:SAMPLE]
-    return np.asarray(rows[np.sort(chosen)])
+def _sample(rows: Rows, seed: int, most: int = SAMPLE) -> tuple[Rows, NDArray[np.float64]]:
+    """Some of the rows, and of each how many its shopper has in the window of it [WINDOWS, n]."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:most])
+    stretches = [(rows["day"] - rows["day"].min()) // length for length in WINDOWS]
+    visits = [visits_of(rows["shopper"], stretch)[chosen] for stretch in stretches]
+    return np.asarray(rows[chosen]), np.stack(visits)
 
 
 def _period(rows: Rows) -> tuple[str, str]:
@@ -143,7 +176,7 @@ def _independent(rows: Rows, length: int) -> float:
     return float(times.sum() ** 2 / (times**2).sum())
 
 
-def weekday_of(day: int) -> int:
+def weekday_of(day: Days) -> Days:
     """0 for Monday."""
     return (day + MONDAY) % 7
 
@@ -176,7 +209,7 @@ def squared_distance(columns: Columns, reference: Counts, window: Counts) -> NDA
     Numbers: 6 times the squared distance of the distribution functions over their pooled distribution (Cramér and von Mises; halves of
     ties counted). Texts: Pearson's chi-square by degree of freedom and harmonic row, RARE categories as one. 0 where one side has no rows.
     """
-    window, reference = _merged(columns, window, reference)
+    reference, window = merged(columns, reference, window)
     n, m = window.sum(axis=1, keepdims=True), reference.sum(axis=1, keepdims=True)
     here, there = window / np.maximum(n, 1), reference / np.maximum(m, 1)
     pooled = (window + reference) / np.maximum(n + m, 1)
@@ -199,18 +232,18 @@ def chance(reference: Reference, place: int, training: Counts, window: Sketch) -
     return inverse(window.counts, window.shoppers) + inverse(training, float(reference.shoppers[place]))
 
 
-def _merged(columns: Columns, window: Counts, reference: Counts) -> tuple[Counts, Counts]:
-    """Both [F, K + 1] with the rare categories of texts in the last place: chi-square's limit does not hold for cells of a few shoppers."""
+def merged(columns: Columns, reference: Counts, window: Counts) -> tuple[Counts, Counts]:
+    """Training and window [F, K + 1] with rare values of texts as one, the last: chi-square's limit does not hold for a few shoppers."""
     rare = reference < RARE * reference.sum(axis=1, keepdims=True)
     rare[: numeric_count(columns)] = False
-    window, reference = (
+    reference, window = (
         np.concatenate([np.where(rare, 0.0, part), np.where(rare, part, 0.0).sum(axis=1, keepdims=True)], axis=1)
-        for part in (window, reference)
+        for part in (reference, window)
     )
-    return window, reference
+    return reference, window
 
 
 def freedom(columns: Columns, reference: Counts, window: Counts) -> NDArray[np.float64]:
     """Degrees of freedom [F] of the test of homogeneity: categories that occur, less one."""
-    merged = np.add(*_merged(columns, window, reference))
-    return np.asarray(np.maximum((merged > 0).sum(axis=1) - 1, 1), dtype=np.float64)
+    both = np.add(*merged(columns, reference, window))
+    return np.asarray(np.maximum((both > 0).sum(axis=1) - 1, 1), dtype=np.float64)

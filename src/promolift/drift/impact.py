@@ -5,7 +5,7 @@ Where the drift is a fault of the data, the second decision is the right one, an
 the model on the repaired row, is what is at stake. Where the world has changed, it says how much of what is decided hangs on the change.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,19 @@ class Impact:
     changed: float
     cents: float
     rows: int
+
+    def of_all(self, share: float) -> "Impact":
+        """Where only a share of all rows was looked at: what it is of all of them."""
+        return replace(self, changed=round(self.changed * share, 4), cents=round(self.cents * share, 2))
+
+
+Key = tuple[str, str, int]
+"""Column, segment and days of a finding."""
+
+
+def key_of(finding: Finding) -> Key:
+    """What names a finding within its look."""
+    return finding.column, finding.segment, finding.days
 
 
 def impact(columns: Columns, finding: Finding, window: Rows, training: Rows, score: Score) -> Impact | None:
@@ -83,11 +96,11 @@ def redrawn(codes: NDArray[np.int16], training: NDArray[np.int16], draw: np.rand
     return np.where(moved, draw.choice(names, len(codes), p=lacking / lacking.sum()), codes).astype(np.int16)
 
 
-def ranked(found: Look, impacts: dict[tuple[str, int], Impact | None]) -> Look:
+def ranked(found: Look, impacts: Mapping[Key, Impact | None]) -> Look:
     """The look with its alarms in the order of what they cost; those that the model does not read come last, smallest p first."""
 
     def cost(finding: Finding) -> tuple[float, float, float]:
-        known = impacts.get((finding.column, finding.days))
+        known = impacts.get(key_of(finding))
         return (-known.cents, -known.changed, finding.p_value) if known else (0.0, 0.0, finding.p_value)
 
     return replace(found, findings=tuple(sorted(found.findings, key=cost)))

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ JSON, ARRAYS = "reference.json", "reference.npz"
 WINDOWS = (1, 7, 28)
 """Days that a look goes back: gross changes show at once, slow ones over weeks."""
 Counts = NDArray[np.float64]
+_OWN = ("weekday", "longer", "between", "furthest", "shoppers", "sample", "visits")
+"""Arrays that every segment has its own of; bins and axes are everybody's."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,16 @@ class Joint:
 
 
 @dataclass(frozen=True)
+class Segment:
+    """The rows whose `column` is in the bins `first` to `last`: one value of a text, or a quarter of a number as training had it."""
+
+    name: str
+    column: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
 class Reference:
     """`edges` [numbers + 2, BINS - 1]: inner edges of each number's bins, equal ones where values tie; of the joint distances too.
 
@@ -42,7 +54,8 @@ class Reference:
     `between` [WINDOWS, F]: variance between comparable windows of training, in units of 1 / row: 0.01 says that no window, however many
     rows it has, tells more than 100 independent ones. `furthest` [WINDOWS, F]: how far the furthest of them was beyond chance.
     `shoppers` [WINDOWS]: of training, as many as they are worth (Kish 1965: those who are in many windows weigh more).
-    `sample`: some of its `rows`.
+    `sample`: some of its `rows`; `visits` [WINDOWS, sample]: how many rows the shopper of each has in the window of it.
+    `segments`: references of parts of the rows, with everybody's bins; they have none of their own.
     """
 
     version: str
@@ -56,8 +69,10 @@ class Reference:
     furthest: NDArray[np.float64]
     shoppers: NDArray[np.float64]
     sample: Rows
+    visits: NDArray[np.float64]
     rows: int
     period: tuple[str, str]
+    segments: Mapping[Segment, "Reference"] = field(default_factory=dict)
 
     @property
     def matched(self) -> bool:
@@ -68,9 +83,10 @@ class Reference:
 def write_reference(reference: Reference, folder: Path) -> dict[str, Any]:
     """Write both files, the JSON last; returns it."""
     buffer = io.BytesIO()
-    names = ("edges", "outside", "weekday", "longer", "between", "furthest", "shoppers", "sample")
+    arrays = {name: getattr(reference, name) for name in ("edges", "outside", *_OWN)}
     joint = {f"joint_{name}": getattr(reference.joint, name) for name in ("axes", "variances", "centre")}
-    np.savez_compressed(buffer, **{name: getattr(reference, name) for name in names}, **joint)
+    parts = {f"{place}/{name}": getattr(part, name) for place, part in enumerate(reference.segments.values()) for name in _OWN}
+    np.savez_compressed(buffer, **arrays, **joint, **parts)
     (folder / ARRAYS).write_bytes(buffer.getvalue())
     columns = reference.columns
     document = {
@@ -82,6 +98,10 @@ def write_reference(reference: Reference, folder: Path) -> dict[str, Any]:
             "stores": columns.stores,
         },
         "period": reference.period, "rows": reference.rows, "matched": reference.matched,
+        "segments": [
+            {"segment": [segment.name, segment.column, segment.first, segment.last], "rows": part.rows, "period": part.period}
+            for segment, part in reference.segments.items()
+        ],
     }  # fmt: skip
     (folder / JSON).write_text(json_text(document), encoding="utf-8")
     return document
@@ -122,9 +142,15 @@ def _reference(document: Mapping[str, Any], arrays: Mapping[str, Any]) -> Refere
     )  # fmt: skip
     if arrays["sample"].dtype != columns.dtype:
         raise ValueError("its sample has other columns")
-    return Reference(
+    whole = Reference(
         document["version"], columns, arrays["edges"], arrays["outside"],
         Joint(arrays["joint_axes"], arrays["joint_variances"], arrays["joint_centre"]),
-        arrays["weekday"], arrays["longer"], arrays["between"], arrays["furthest"], arrays["shoppers"], arrays["sample"],
-        document["rows"], tuple(document["period"]),
+        rows=document["rows"], period=tuple(document["period"]), **{name: arrays[name] for name in _OWN},
     )  # fmt: skip
+    parts = {
+        Segment(*given["segment"]): replace(
+            whole, **{name: arrays[f"{place}/{name}"] for name in _OWN}, rows=given["rows"], period=tuple(given["period"])
+        )
+        for place, given in enumerate(document["segments"])
+    }
+    return replace(whole, segments=parts)

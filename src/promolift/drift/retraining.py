@@ -106,13 +106,17 @@ def _alarm(model: InService, policy: Policy) -> Cause | None:
     if len(episode) < policy.confirm:
         return None
     last = episode[-policy.confirm :]
-    confirmed = set.intersection(*({finding["column"] for finding in look["findings"]} for look in last))
-    decisive = [f for f in last[-1]["findings"] if f["column"] in confirmed and _matters(f, policy)]
+    confirmed = set.intersection(*({_about(finding) for finding in look["findings"]} for look in last))
+    decisive = [f for f in last[-1]["findings"] if _about(f) in confirmed and _matters(f, policy)]
     if not decisive:
         return None
-    since, column = episode[0]["day"], decisive[0]["column"]
-    reason = f"'{column}' has drifted since {since}: {decisive[0]['most']}"
+    since, column, segment = episode[0]["day"], *_about(decisive[0])
+    reason = f"'{column}' has drifted{f' in {segment}' if segment else ''} since {since}: {decisive[0]['most']}"
     return Cause(f"alarm:{model.name}:{since}", "alarm", model.name, reason)
+
+
+def _about(finding: Mapping[str, Any]) -> tuple[str, str]:
+    return finding["column"], finding.get("segment", "")
 
 
 def _episode(looks: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

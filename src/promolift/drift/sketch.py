@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from promolift.drift.columns import UNSEEN, Columns, Rows
-from promolift.drift.reference import Counts, Joint, Reference
+from promolift.drift.reference import Counts, Joint, Reference, Segment
 
 BINS = 64
 JOINT = ("joint:inside", "joint:across")
@@ -35,6 +35,10 @@ class Day:
     bins: Bins
     shoppers: NDArray[np.uint32]
 
+    def only(self, rows: NDArray[np.bool_]) -> "Day":
+        """Some of its rows [n]."""
+        return Day(self.bins[rows], self.shoppers[rows])
+
 
 @dataclass(frozen=True)
 class Sketch:
@@ -43,6 +47,12 @@ class Sketch:
     counts: Counts
     rows: int
     shoppers: int
+
+
+def within(columns: Columns, segment: Segment, bins: Bins) -> NDArray[np.bool_]:
+    """Which rows [n] are of the segment, by their bins [n, F]."""
+    own = bins[:, column_names(columns).index(segment.column)]
+    return np.asarray((segment.first <= own) & (own <= segment.last))
 
 
 def day_of_rows(reference: Reference, rows: Rows) -> Day:
@@ -56,9 +66,15 @@ def together(days: Sequence[Day], k: int) -> Sketch:
     Rows of one shopper are alike, and some come twice a day: a test that took them for independent would call one such shopper a change.
     """
     bins, shoppers = (np.concatenate([getattr(day, name) for day in days]) for name in ("bins", "shoppers"))
-    names, place, visits = np.unique(shoppers, return_inverse=True, return_counts=True)
+    visits = visits_of(shoppers)
     # rounded, since sums of thirds depend on the order of rows
-    return Sketch(counted(bins, k, 1 / visits[place]).round(9), len(shoppers), len(names))
+    return Sketch(counted(bins, k, 1 / visits).round(9), len(shoppers), round((1 / visits).sum()))
+
+
+def visits_of(shoppers: NDArray[np.uint32], windows: NDArray[np.integer] | int = 0) -> NDArray[np.float64]:
+    """Of each row [n] how many its shopper has, in its window."""
+    _, place, visits = np.unique(shoppers.astype(np.int64) << 32 | windows, return_inverse=True, return_counts=True)
+    return np.asarray(visits[place], dtype=np.float64)
 
 
 def width(columns: Columns) -> int:
