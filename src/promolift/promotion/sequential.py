@@ -1,4 +1,4 @@
-"""ChosenTests that may be looked at after every decision: the probability that one of them ever alarms without cause is at most alpha.
+"""Tests that may be looked at after every decision: the probability that one of them ever alarms without cause is at most alpha.
 
 `mean_bound`: one-sided asymptotic confidence sequence (Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, 2021, arXiv 2103.06476).
 `mismatch`: exact, the beta mixture of Lindon and Malek (2020, arXiv 2011.03567). Asymptotic means: right for large counts;
