@@ -55,12 +55,12 @@ def fit_model(folder: Path, lake: Place, seed: int) -> dict[str, Any]:
     """Fit the reference of the model in `folder` and write it there."""
     manifest = read_manifest(folder)
     columns, rows = training_rows(folder, manifest, lake)
-    reference = fit(columns, rows, manifest.version, seed, _segments(columns, lake))
+    reference = fit(columns, rows, manifest.version, seed, segments_of(columns, lake))
     with usable(folder, "a reference is written beside its model"):
         return write_reference(reference, folder)
 
 
-def _segments(columns: Columns, lake: Place) -> tuple[str, ...]:
+def segments_of(columns: Columns, lake: Place) -> tuple[str, ...]:
     """The predeclared ones, as far as the model reads them."""
     names = (name for kind in segment_names(open_examples(lake).card) for name in kind)
     return tuple(name for name in names if name in columns.features or name in columns.attributes)

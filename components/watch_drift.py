@@ -12,7 +12,7 @@ from promolift.contracts.artifacts import read_manifest, read_verdict
 from promolift.contracts.tables import EVERYBODY, EXAMPLES, LIFT
 from promolift.delta_rows import read_rows
 from promolift.drift.reference import JSON
-from promolift.drift.retraining import POLICY, Cause, InService, Retrainings, begun_in, due, read_policy
+from promolift.drift.retraining import EVERYTHING, POLICY, Cause, InService, Measured, Retrainings, begun_in, due, read_policy
 from promolift.errors import InputError, UnavailableError
 from promolift.promotion.dossier import dossier_hash
 from promolift.promotion.trail_table import TrailTable
@@ -73,18 +73,25 @@ def _in_service(served: str, model: str, detector: str) -> InService:
     if newest is None:
         raise InputError(f"'{examples}' has no closed label; build the data set first.")
     looks = _asked(f"{detector.rstrip('/')}/v1/versions/{quote(model)}/looks").get("looks", ()) if detector else ()
-    return InService(model, looks, _trained_to(served, model) or newest.date(), newest.date(), _earned(f"{served}/lake", model))
+    earned, paid = (_measured(f"{served}/lake", model, metric) for metric in ("profit_cents", "cost_cents"))
+    return InService(model, looks, _trained_to(served, model) or newest.date(), newest.date(), earned, paid)
 
 
-def _earned(lake: str, model: str) -> tuple[float, float] | None:
-    """Upper end of the measured profit of a decision, and what was predicted, as `make lift` measured them last."""
+def _measured(lake: str, model: str, metric: str) -> dict[str, Measured]:
+    """`metric` of a decision beside what was predicted, as `make lift` measured them last: the model's policy, then each promo.
+
+    A promo's are of all randomised decisions since the log began, by whichever model.
+    """
     if not exists(f"{lake}/{LIFT.path}/_delta_log"):
-        return None
-    where = f"WHERE experiment = 'decisions' AND contrast = 'model' AND arm = '{model}' AND segment = '{EVERYBODY}' AND method = 'cuped'"
-    found = {row["metric"]: row for row in read_rows(f"{lake}/{LIFT.path}", ("metric", "effect", "high"), where)}
-    if not found:
-        return None
-    return found["profit_cents"]["high"], found["predicted_profit_cents"]["effect"]
+        return {}
+    where = f"WHERE experiment = 'decisions' AND segment = '{EVERYBODY}' AND method = 'cuped'"
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in read_rows(f"{lake}/{LIFT.path}", ("contrast", "bucket", "arm", "metric", "effect", "error"), where):
+        if row["bucket"] == "policy":
+            found.setdefault((row["contrast"], row["arm"]), {})[row["metric"]] = row
+    wanted = {EVERYTHING: ("model", model), **{arm: ("arm", arm) for contrast, arm in sorted(found) if contrast == "arm"}}
+    both = {name: found[key] for name, key in wanted.items() if {metric, f"predicted_{metric}"} <= found.get(key, {}).keys()}
+    return {name: Measured(of[metric]["effect"], of[metric]["error"], of[f"predicted_{metric}"]["effect"]) for name, of in both.items()}
 
 
 def _trained_to(served: str, model: str) -> date | None:

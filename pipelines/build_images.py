@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from components.interfaces import IMAGE
-from pipelines.images import ENTRIES, GPU, ROOT, in_registry, pins_hash, source_files, source_hash
+from pipelines.images import ENTRIES, ON_REQUEST, ROOT, in_registry, pins_hash, source_files, source_hash
 from promolift.errors import PromoliftError, UnavailableError
 
 BASE = "python:3.11-slim-bookworm"
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; a failure is one sentence on stderr and the exit status of its kind."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.build_images", description="Build the images of the dependency groups.")
     parser.add_argument(
-        "groups", nargs="*", metavar="GROUP", help=f"which ones of {', '.join(ENTRIES)} (default: all but {', '.join(GPU)})"
+        "groups", nargs="*", metavar="GROUP", help=f"which ones of {', '.join(ENTRIES)} (default: all but {', '.join(ON_REQUEST)})"
     )
     parser.add_argument("--out", type=Path, default=Path("build/images"), metavar="DIR", help="logs and bills of materials (%(default)s)")
     options = parser.parse_args(arguments)
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_to_all = 0
     try:
         check_engine()
-        for group in options.groups or [name for name in ENTRIES if name not in GPU]:
+        for group in options.groups or [name for name in ENTRIES if name not in ON_REQUEST]:
             made = build(group, options.out)
             found = suspects(made.name)
             open_to_all += len(found)

@@ -32,10 +32,13 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "serving": ("serving",),
     "online": ("serving",),
     "detector": ("serving.detector",),
+    "drift": ("serving.detector",),
 }  # fmt: skip
 """Modules that an image's stages start with (of a package, every file), and files by path. What they import is found from there."""
 GPU = ("train-gpu",)
 """Images with CUDA's libraries, for a cluster's GPU nodes; on this machine the network trains in the image without."""
+ON_REQUEST = (*GPU, "drift")
+"""Images that nothing here runs unless somebody wants it: `drift` is `detector` with alibi-detect's tests and their licence."""
 LENGTH = 12
 
 

@@ -16,13 +16,13 @@ PROMOTED = "promoted_sales_cents"
 KEYS = ("contrast", "bucket", "arm", "segment", "treated", "unit")
 RETAIL = ("profit_cents", "margin_cents", "sales_cents", PROMOTED, "other_sales_cents", "cost_cents", "redemptions", "conversions")
 TRIAL = ("profit_cents", "margin_cents", "cost_cents", "redemptions", "conversions")
-PREDICTED = "predicted_profit_cents"
+PREDICTED = ("predicted_profit_cents", "predicted_cost_cents")
 """Of a logged decision, what its model expected of the promo given; 0 for none."""
 
 
 def metrics_of(card: SourceCard, *, logged: bool) -> tuple[str, ...]:
     """Outcomes that are compared: money in cents, redemptions and conversions as shares of decisions; of a log what was predicted."""
-    return (*(TRIAL if card.covariates else RETAIL), *((PREDICTED,) if logged else ()))
+    return (*(TRIAL if card.covariates else RETAIL), *(PREDICTED if logged else ()))
 
 
 def sums(rows: DataFrame, card: SourceCard, buckets: list[str], canaries: DataFrame | None = None) -> DataFrame:
@@ -30,10 +30,11 @@ def sums(rows: DataFrame, card: SourceCard, buckets: list[str], canaries: DataFr
 
     `buckets`: those that are compared with the holdout. `canaries`: decision_id, version and whether the candidate served it.
     """
-    names = metrics_of(card, logged=PREDICTED in rows.columns)
+    logged = set(PREDICTED) <= set(rows.columns)
+    names = metrics_of(card, logged=logged)
     none = {"version": F.lit(None).cast("string"), "candidate": F.lit(None).cast("boolean")}
     asked = rows.withColumns(none) if canaries is None else rows.join(canaries, on="decision_id", how="left")
-    if PREDICTED not in rows.columns:
+    if not logged:
         asked = asked.withColumn("model", F.lit(None).cast("string"))
     few = _a_shopper(asked, card)
     sides = [*(_programme(bucket) for bucket in buckets), *(_arm(promo.promo_id) for promo in card.promos), _canary(), _model()]
@@ -56,7 +57,7 @@ def _a_shopper(rows: DataFrame, card: SourceCard) -> DataFrame:
     drawn = 1.0 / F.nullif(F.col("chance")[F.col("promo_id")], F.lit(0.0))  # an arm without a probability weighs nothing
     after = [
         name
-        for name in (*outcomes.MONEY, *measures(card.promos), "conversions", "cost_cents", "redemptions", PREDICTED)
+        for name in (*outcomes.MONEY, *measures(card.promos), "conversions", "cost_cents", "redemptions", *PREDICTED)
         if name in rows.columns
     ]
     summed = [
@@ -129,7 +130,7 @@ def _after(card: SourceCard) -> dict[str, Column]:
     def total(name: str) -> Column:
         return F.when(F.col("side.drawn"), F.col(f"drawn_{name}")).otherwise(F.col(f"even_{name}"))
 
-    found = {name: total(name) for name in ("margin_cents", "cost_cents", "redemptions", "conversions", PREDICTED)}
+    found = {name: total(name) for name in ("margin_cents", "cost_cents", "redemptions", "conversions", *PREDICTED)}
     found["profit_cents"] = found["margin_cents"] - found["cost_cents"]
     if not card.covariates:
         found |= {"sales_cents": total("sales_cents"), PROMOTED: _promoted(card, total)}

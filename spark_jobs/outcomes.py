@@ -19,6 +19,11 @@ from spark_jobs.lake import Lake
 
 EARLIER_DAYS = 84
 MONEY = ("margin_cents", "sales_cents")
+ENVELOPE = (
+    "decision struct<propensities: map<string, double>, reservation_id: string>, "
+    "candidates struct<promo_ids: array<string>>, scores struct<cost: array<double>>"
+)
+"""What is read of a logged envelope."""
 
 
 def of_experiment(lake: Lake) -> DataFrame:
@@ -41,15 +46,16 @@ def of_log(lake: Lake) -> DataFrame:
 
     `explore` is the part of `policy` that the draw chose, and goes with it.
     """
-    parsed = F.from_json("envelope", "decision struct<propensities: map<string, double>, reservation_id: string>")
-    rows = lake.read(DECISIONS).where(~F.col("shopper_id").startswith(PROBE)).withColumn("decision", parsed.getField("decision"))
+    rows = lake.read(DECISIONS).where(~F.col("shopper_id").startswith(PROBE)).select("*", F.from_json("envelope", ENVELOPE).alias("told"))
+    place = F.array_position("told.candidates.promo_ids", F.col("promo_id")).cast("int") - 1  # none of them for no_promo
     window = F.col("moment") + F.make_dt_interval(F.lit(OUTCOME_WINDOW_DAYS))
     given = rows.select(
         "decision_id", "shopper_id", "moment", window.alias("window_end"), "promo_id",
         F.when(F.col("bucket") == "explore", "policy").otherwise(F.col("bucket")).alias("bucket"),
-        F.col("decision.propensities").alias("chance"), F.col("decision.reservation_id").alias("reservation_id"),
+        F.col("told.decision.propensities").alias("chance"), F.col("told.decision.reservation_id").alias("reservation_id"),
         F.timestamp_millis(F.split("entry_id", "-")[0].cast("long")).alias("decided"),
         F.nullif("model_version", F.lit("")).alias("model"), F.col("expected_profit_cents").alias("predicted_profit_cents"),
+        F.coalesce(F.get("told.scores.cost", place), F.lit(0.0)).alias("predicted_cost_cents"),
     )  # fmt: skip
     events = lake.read(LEDGER_EVENTS).where("event = 'committed'").groupBy("reservation_id")
     spent = events.agg(F.sum("cents").alias("paid_cents"), F.count("*").alias("redemptions"))

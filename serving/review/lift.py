@@ -21,7 +21,8 @@ CONTRASTS = {
 OUTCOMES = {
     "profit_cents": "profit", "predicted_profit_cents": "profit that was predicted",
     "sales_cents": "sales", "promoted_sales_cents": "sales promoted", "other_sales_cents": "sales elsewhere",
-    "margin_cents": "margin", "cost_cents": "promo cost", "redemptions": "redemptions", "conversions": "purchases",
+    "margin_cents": "margin", "cost_cents": "promo cost", "predicted_cost_cents": "promo cost that was predicted",
+    "redemptions": "redemptions", "conversions": "purchases",
 }  # fmt: skip
 """In the order of the page, with their names there."""
 BEYOND_CHANCE = 0.001

@@ -81,21 +81,25 @@ def test_without_a_detector_only_age_and_labels_count(served: Path):
     assert decide(str(served), "", "", "s", "2026-05-10T00:00:00Z")["cause"]["id"] == f"labels:{MODEL}:1"
 
 
-def test_a_policy_that_brings_less_than_half_of_what_its_model_predicted_is_trained_again(served: Path):
-    def measured(model: str, metric: str, effect: float, high: float) -> dict[str, Any]:
+def test_a_policy_or_a_promo_that_brings_less_than_half_of_what_was_predicted_or_costs_twice_that_is_trained_again(served: Path):
+    def measured(arm: str, metric: str, effect: float, error: float = 0.0, contrast: str = "model") -> dict[str, Any]:
         row: dict[str, Any] = {c.name: {"float64": 0.0, "int64": 0}.get(c.dtype, "") for c in LIFT.columns}
-        about = {"experiment": "decisions", "contrast": "model", "bucket": "policy", "arm": model, "segment": EVERYBODY, "method": "cuped"}
-        return row | about | {"metric": metric, "effect": effect, "high": high}
+        about = {"experiment": "decisions", "contrast": contrast, "bucket": "policy", "arm": arm, "segment": EVERYBODY, "method": "cuped"}
+        return row | about | {"metric": metric, "effect": effect, "error": error}
 
     def bring(*rows: dict[str, Any]) -> Any:
         write_deltalake(str(served / "lake" / LIFT.path), pa.Table.from_pylist(list(rows)), mode="overwrite")
         return decide(str(served), "", "", "r", "2026-02-03T00:00:00Z")
 
-    assert not bring(measured("other-1", "profit_cents", 1.0, 2.0), measured("other-1", "predicted_profit_cents", 20.0, 20.0))["due"]
-    assert not bring(measured(MODEL, "profit_cents", 9.0, 11.0), measured(MODEL, "predicted_profit_cents", 20.0, 20.0))["due"]
-    found = bring(measured(MODEL, "profit_cents", 5.0, 8.0), measured(MODEL, "predicted_profit_cents", 20.0, 20.0))
-    assert found["cause"]["id"] == f"outcomes:{MODEL}"
-    assert found["reason"] == "a decision brought 8.0 cents at most where 20.0 were predicted"
+    policy = (measured(MODEL, "profit_cents", 9.0, 1.0), measured(MODEL, "predicted_profit_cents", 20.0))
+    assert not bring(measured("other-1", "profit_cents", 1.0), measured("other-1", "predicted_profit_cents", 20.0))["due"]
+    assert not bring(*policy)["due"]
+    cost = (measured("deli_10", "cost_cents", 9.0, 0.5, "arm"), measured("deli_10", "predicted_cost_cents", 4.5, contrast="arm"))
+    assert not bring(*policy, *cost)["due"]
+    promo = (measured("deli_10", "profit_cents", 5.0, 1.0, "arm"), measured("deli_10", "predicted_profit_cents", 20.0, contrast="arm"))
+    found = bring(*policy, *promo)
+    assert found["cause"]["id"] == f"outcomes:{MODEL}"  # with two comparisons, 2.24 standard errors
+    assert found["reason"] == "a decision with deli_10 brought 7.2 cents at most where 20.0 were predicted"
 
 
 def test_what_cannot_be_decided_is_said_and_nothing_begins(served: Path, tmp_path: Path):

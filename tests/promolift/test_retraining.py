@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promolift.drift.retraining import Cause, InService, Retrainings, begun_in, due, read_policy
+from promolift.drift.retraining import EVERYTHING, Cause, InService, Measured, Retrainings, begun_in, due, read_policy
 from promolift.errors import ConflictError, InputError
 
 POLICY = read_policy()
@@ -48,8 +48,12 @@ def test_labels_that_the_model_has_not_seen_and_age_are_causes_of_their_own():
     assert asked() == (None, "nothing to train for: no confirmed alarm that matters, profit as predicted, no labels enough, not yet time")
 
 
-@pytest.mark.parametrize(("earned", "cause"), [(None, False), ((9.0, 20.0), True), ((10.0, 20.0), False), ((-1.0, 0.0), True)])
-def test_a_policy_that_surely_brought_less_than_half_of_what_was_predicted_is_a_cause_once(earned: tuple[float, float] | None, cause: bool):
+@pytest.mark.parametrize(("effect", "predicted", "cause"), [(None, 0.0, False), (9.0, 20.0, True), (10.1, 20.0, False), (-1.0, 0.0, True)])
+def test_a_policy_that_surely_brought_less_than_half_of_what_was_predicted_is_a_cause_once(
+    effect: float | None, predicted: float, cause: bool
+):
+    earned = {} if effect is None else {EVERYTHING: Measured(effect - 1.96, 1.0, predicted)}
+
     def due_now(past: Any = ()) -> tuple[Cause | None, str]:
         return due(InService("net-1", (), TRAINED, TRAINED, earned), past, POLICY, NOW)
 
@@ -58,6 +62,12 @@ def test_a_policy_that_surely_brought_less_than_half_of_what_was_predicted_is_a_
     if found:
         assert found == Cause("outcomes:net-1", "outcomes", "net-1", reason) and "cents at most where" in reason
         assert due_now([begun(found.id, NOW - timedelta(days=20), "refused")])[0] is None
+
+
+def test_a_promo_that_costs_more_than_twice_what_was_predicted_is_a_cause():
+    paid = {EVERYTHING: Measured(5.0, 0.1, 4.0), "deli_10": Measured(12.0, 1.0, 4.0)}
+    cause, reason = due(InService("net-1", (), TRAINED, TRAINED, {}, paid), (), POLICY, NOW)
+    assert cause is not None and reason == "a decision with deli_10 cost 9.8 cents at least where 4.0 were predicted"
 
 
 def test_a_cool_down_and_a_budget_are_kept_and_said():

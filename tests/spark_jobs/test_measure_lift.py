@@ -153,7 +153,9 @@ def decisions(world: dict[str, Rows], began: datetime) -> tuple[Rows, Rows]:
             "bucket": "holdout" if held else ("policy", "explore")[i % 2], "propensity": p[given["promo_id"]],
             "expected_profit_cents": 250.0 * (given["promo_id"] != NO_PROMO), "reserved_cents": 0,
             "model_version": "linear-1", "latency_ms": 1.0,
-            "envelope": json.dumps({"decision": decision, "request": {}}), "entry_id": f"{int(at.timestamp() * 1000)}-0", "budgets": "",
+            "envelope": json.dumps({
+                "decision": decision, "request": {}, "candidates": {"promo_ids": ["meat_20", "deli_30"]}, "scores": {"cost": [9.0, 60.0]},
+            }), "entry_id": f"{int(at.timestamp() * 1000)}-0", "budgets": "",
         })  # fmt: skip
         events.append({
             "event_id": str(i), "event": "committed" if given["promo_id"] == "deli_30" else "released", "budget": "b", "cents": 40,
@@ -220,6 +222,8 @@ def test_the_log_tells_the_same_and_a_canary_only_what_its_look_has_reached(
     assert of_model["profit_cents"]["effect"] == pytest.approx(programme["profit_cents"]["effect"])  # one model made all decisions
     given = sum(row["promo_id"] != NO_PROMO for row in logged) / sum(row["bucket"] != "holdout" for row in logged)
     assert of_model["predicted_profit_cents"]["effect"] == pytest.approx(250.0 * given)
+    paid = sum(row["promo_id"] == "deli_30" for row in logged) * 60 + sum(row["promo_id"] == "meat_20" for row in logged) * 9
+    assert of_model["predicted_cost_cents"]["effect"] == pytest.approx(paid / sum(row["bucket"] != "holdout" for row in logged))
     assert "predicted_profit_cents" not in lift(spark, built, contrast="programme", experiment="assignments")
 
     found = lift(spark, built, contrast="canary")["profit_cents"]

@@ -5,9 +5,10 @@ that brought no better model, is the same cause. What stops a training that is d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from statistics import NormalDist
 from typing import Annotated, Any, Literal
 
 from deltalake import CommitProperties, write_deltalake
@@ -26,6 +27,10 @@ Status = Literal["begun", "registered", "refused"]
 DECISIVE = frozenset({"score", "choice"})
 """Kinds of columns whose drift is one of decisions itself."""
 BUDGET_DAYS = 30
+EVERYTHING = "a decision"
+"""The whole policy, as it is called in a reason."""
+SURE = 0.95
+"""That none of the measured profits and costs is too far from what was predicted by chance (Bonferroni)."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,28 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Cents of a decision: measured with their standard error, and what the model had predicted."""
+
+    effect: float
+    error: float
+    predicted: float
+
+
+@dataclass(frozen=True)
 class InService:
     """What is known of the model in service: its looks, oldest first, the last day of its training, and of labels that are closed now.
 
-    `earned`: of a decision of its policy, against the holdout, the upper end of the measured profit in cents and what it had predicted;
-    None where nothing was measured yet.
+    `earned`, `paid`: profit and promo cost that were measured beside what was predicted, by whose they are: EVERYTHING for the policy
+    against the holdout, else the promo among randomised decisions; empty where nothing was measured yet.
     """
 
     name: str
     looks: Sequence[Mapping[str, Any]]
     trained_to: date
     labels_to: date
-    earned: tuple[float, float] | None = None
+    earned: Mapping[str, Measured] = field(default_factory=dict)
+    paid: Mapping[str, Measured] = field(default_factory=dict)
 
 
 def read_policy(path: Path = POLICY) -> Policy:
@@ -132,12 +147,27 @@ def _matters(finding: Mapping[str, Any], policy: Policy) -> bool:
 
 
 def _outcomes(model: InService, policy: Policy) -> Cause | None:
-    """Effect calibration in the large. A single cause a model: the greatest of many predictions is too high a little, always."""
-    if model.earned is None or not model.earned[0] < policy.least_share * model.earned[1]:
+    """Calibration of effects and of the response that is paid for, in the large: the policy's first, then each promo's.
+
+    A single cause a model: the greatest of many predictions is too high a little, always.
+    """
+    count = len(model.earned) + len(model.paid)
+    if not count:
         return None
-    most, predicted = model.earned
-    reason = f"a decision brought {most:.1f} cents at most where {predicted:.1f} were predicted"
-    return Cause(f"outcomes:{model.name}", "outcomes", model.name, reason)
+    z = NormalDist().inv_cdf(1 - (1 - SURE) / 2 / count)
+    for whose, of in model.earned.items():
+        if (most := of.effect + z * of.error) < policy.least_share * of.predicted:
+            reason = f"{_whose(whose)} brought {most:.1f} cents at most where {of.predicted:.1f} were predicted"
+            return Cause(f"outcomes:{model.name}", "outcomes", model.name, reason)
+    for whose, of in model.paid.items():
+        if policy.least_share * (least := of.effect - z * of.error) > of.predicted:
+            reason = f"{_whose(whose)} cost {least:.1f} cents at least where {of.predicted:.1f} were predicted"
+            return Cause(f"outcomes:{model.name}", "outcomes", model.name, reason)
+    return None
+
+
+def _whose(name: str) -> str:
+    return name if name == EVERYTHING else f"a decision with {name}"
 
 
 def _labels(model: InService, policy: Policy) -> Cause | None:
