@@ -64,7 +64,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> tupl
         (folder / name).write_bytes((model_folder / name).read_bytes())
     columns = columns_of(manifest)
     rows = b"".join(row_of(columns, answer, d) for d in range(FIRST, LATER) for answer in day(d, manifest))
-    write_reference(fit(columns, np.frombuffer(rows, columns.dtype), manifest.version, 1), folder)
+    write_reference(fit(columns, np.frombuffer(rows, columns.dtype), manifest.version, 1, ("area",)), folder)
     return folder, manifest
 
 
@@ -192,6 +192,28 @@ def test_drift_is_found_said_with_its_cost_and_posted_once(fitted: tuple[Path, M
         page = client.get(f"/versions/{manifest.version}")
         assert page.status_code == 200 and "baskets_7d" in page.text and "cents at stake" in page.text
         assert len(client.get(f"/v1/versions/{manifest.version}/looks").json()["looks"]) == 2
+
+
+def test_a_change_of_one_segment_is_named_and_costs_what_it_costs_of_all(fitted: tuple[Path, ModelManifest], redis_url: str):
+    folder, manifest = fitted
+    with detector(folder, redis_url, "--moments", "--numbers", "ks") as (client, _):
+        for answer in day(LATER, manifest):
+            assert answer.shopper is not None
+            changed = {"baskets_7d": 40.0} if answer.shopper.features["area"] == "b" else {}
+            post(client, replace(answer, shopper=replace(answer.shopper, features={**answer.shopper.features, **changed})))
+        until(lambda: window(client, manifest.version) == ROWS)
+        client.post(f"/v1/versions/{manifest.version}/looks?through={date(LATER)}")
+        findings = client.get(f"/v1/versions/{manifest.version}").json()["findings"]
+        found = {finding["segment"]: finding for finding in findings if finding["column"] == "baskets_7d"}
+        assert set(found) == {"", "area b"}
+        assert 0.3 < found["area b"]["impact"]["changed"] < 0.7  # all of the half that they are
+        assert "baskets_7d in area b" in client.get(f"/versions/{manifest.version}").text
+
+
+def test_a_test_that_is_not_installed_is_one_sentence(fitted: tuple[Path, ModelManifest], redis_url: str):
+    command = [sys.executable, "-m", "serving.detector", "--model", str(fitted[0]), "--redis-url", redis_url, "--joint", "alibi:mmd"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "is in the image `drift`, and `make alibi` installs it in build/alibi" in done.stderr
 
 
 def test_a_question_that_nobody_answers_is_a_row_without_scores(fitted: tuple[Path, ModelManifest], redis_url: str):
