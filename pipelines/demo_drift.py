@@ -166,8 +166,10 @@ def _put_online(folder: Path, url: str) -> None:
 
 
 def _told(made: dict[str, Any]) -> dict[str, Any]:
-    """Of a look the day, the status, and each alarm's column and p-value, with the share of decisions it changes and the cents at stake."""
-    alarms = [{name: alarm[name] for name in ("column", "days", "p_value")} | (alarm["impact"] or {}) for alarm in made["findings"]]
+    """Of a look the day, the status, and each alarm's column, segment and p-value, with the share of decisions and the cents at stake."""
+    alarms = [
+        {name: alarm[name] for name in ("column", "segment", "days", "p_value")} | (alarm["impact"] or {}) for alarm in made["findings"]
+    ]
     return {"day": made["day"], "status": made["status"], "alarms": alarms}
 
 
@@ -175,6 +177,7 @@ def _words(told: dict[str, Any]) -> str:
     """Status, and the alarms that cost most."""
     lines = [
         f"\n    {alarm['column']:<18} changes {alarm['changed']:.0%} of decisions, {alarm['cents']:.0f} cents at stake in each"
+        + (f" ({alarm['segment']})" if alarm["segment"] else "")
         for alarm in told["alarms"][:SHOWN] if "changed" in alarm
     ]  # fmt: skip
     return f"{told['status']}{''.join(lines)}"
