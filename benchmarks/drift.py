@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ VERSION, ROWS = "benchmark", "rows.npy"
 SPLITS = 10
 """Ways to divide the shoppers into those of the reference and those of the months."""
 ALIBI = Path("build/alibi/bin/python")
+_shared: dict[str, Callable[[int], dict[str, Any]]] = {}
+"""What a forked process works on."""
 
 
 @dataclass(frozen=True)
@@ -87,16 +90,29 @@ def measure(folder: Path, choice: Choice, workers: int) -> dict[str, Any]:
         "tests": choice.tests, "months": choice.months, "plants": choice.plants, "columns": columns,
         "segments": len(same.reference.segments), "false_alarms": {}, "delays": {},
     }  # fmt: skip
-    with ProcessPoolExecutor(workers) as pool:
-        for kind, of_kind in places.items():
-            each = choice.months // len(of_kind)
-            answers = [answer for place in of_kind for answer in pool.map(partial(month, place, tests), range(each), chunksize=5)]
-            found["false_alarms"][kind] = {rule: _share([a[rule] for a in answers]) for rule in ("look", "textbook", "psi")}
-            print(f"{choice.name}, {kind}: {json.dumps(found['false_alarms'][kind])}", flush=True)
-        for name in PLANTS:
-            found["delays"][name] = _delays(list(pool.map(partial(delay, same, tests, name), range(choice.plants))))
-            print(f"{choice.name}, {name}: {json.dumps(found['delays'][name])}", flush=True)
+    for kind, of_kind in places.items():
+        each = choice.months // len(of_kind)
+        answers = [answer for place in of_kind for answer in _over(workers, partial(month, place, tests), each)]
+        found["false_alarms"][kind] = {rule: _share([a[rule] for a in answers]) for rule in ("look", "textbook", "psi")}
+        print(f"{choice.name}, {kind}: {json.dumps(found['false_alarms'][kind])}", flush=True)
+    for name in PLANTS:
+        found["delays"][name] = _delays(_over(workers, partial(delay, same, tests, name), choice.plants))
+        print(f"{choice.name}, {name}: {json.dumps(found['delays'][name])}", flush=True)
     return found | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def _over(workers: int, work: Callable[[int], dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """`work` of 0 to count - 1, in processes that are forked with it: its world is too large to be sent."""
+    with ProcessPoolExecutor(workers, get_context("fork"), _begin, (work,)) as pool:
+        return list(pool.map(_work, range(count)))
+
+
+def _begin(work: Callable[[int], dict[str, Any]]) -> None:
+    _shared["work"] = work
+
+
+def _work(number: int) -> dict[str, Any]:
+    return _shared["work"](number)
 
 
 def _there(folder: Path, choice: Choice, workers: int) -> dict[str, Any] | None:

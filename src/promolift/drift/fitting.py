@@ -70,6 +70,8 @@ def fit(columns: Columns, rows: Rows, version: str, seed: int, segments: Sequenc
 def _segments(draft: Reference, rows: Rows, names: Sequence[str], seed: int) -> dict[Segment, Reference]:
     """Values of texts, quarters of numbers; none of a column that is nearly the same for all."""
     found: dict[Segment, Reference] = {}
+    if not names:
+        return found
     bins = binned(draft, rows)
     for segment in (part for name in names for part in _parts(draft.columns, name)):
         own = rows[within(draft.columns, segment, bins)]

@@ -61,7 +61,7 @@ class ChosenTests:
 
 def cramer_von_mises(pair: Pair) -> Floats:
     """Of numbers; 6 T is the distance."""
-    return np.array([cvm_tail(distance / 6) for distance in pair.distance])
+    return cvm_tail(pair.distance / 6)
 
 
 def kolmogorov_smirnov(pair: Pair) -> Floats:
@@ -145,20 +145,19 @@ def _discrepancies(kernel: NDArray[np.float32], sides: NDArray[np.bool_]) -> NDA
     return np.asarray(inside / (m * (m - 1)) + outside / (n * (n - 1)) - 2 * across / (n * m))
 
 
-def cvm_tail(statistic: float) -> float:
-    """P(omega-squared > statistic) of Cramér and von Mises' limit: one less the series of Anderson and Darling (1952) in Bessel's K_1/4.
+def cvm_tail(statistics: Floats) -> Floats:
+    """P(omega-squared > statistic) [n] of Cramér and von Mises' limit: one less Anderson and Darling's (1952) series in Bessel's K_1/4.
 
     scipy has it inside `cramervonmises_2samp` only, which takes samples. Where the difference would be rounding error, the leading term of
     the tail: omega-squared is the sum of Z_j² / (j pi)²; far out the first decides, times the root of 2 for all others.
     """
-    if statistic <= 0.003:
-        return 1.0
-    if statistic > 2.0:
-        return float(np.sqrt(2) * stats.chi2.sf(np.pi**2 * statistic, 1))
+    near = np.clip(statistics, 0.003, 2.0)[:, None]
     j = np.arange(_SERIES)
-    y = (4 * j + 1) ** 2 / (16 * statistic)
+    y = (4 * j + 1) ** 2 / (16 * near)
     terms = special.gamma(j + 0.5) / (np.pi**1.5 * special.gamma(j + 1)) * np.sqrt(4 * j + 1) * np.exp(-2 * y) * special.kve(0.25, y)
-    return float(min(1.0, max(0.0, 1 - terms.sum() / np.sqrt(statistic))))
+    series = np.clip(1 - terms.sum(axis=1) / np.sqrt(near[:, 0]), 0.0, 1.0)
+    far = np.sqrt(2) * stats.chi2.sf(np.pi**2 * statistics, 1)
+    return np.asarray(np.where(statistics > 2.0, far, np.where(statistics <= 0.003, 1.0, series)))
 
 
 CALIBRATED = ChosenTests(cramer_von_mises, chi_square)
