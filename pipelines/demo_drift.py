@@ -174,10 +174,14 @@ def _told(made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _words(told: dict[str, Any]) -> str:
-    """Status, and the alarms that cost most."""
+    """Status, and the columns whose alarms cost most."""
+    costliest: dict[str, Request] = {}
+    for alarm in told["alarms"]:  # costliest first
+        if "changed" in alarm:
+            costliest.setdefault(alarm["column"], alarm)
     lines = [
         f"\n    {alarm['column']:<18} changes {alarm['changed']:.0%} of decisions, {alarm['cents']:.0f} cents at stake in each"
         + (f" ({alarm['segment']})" if alarm["segment"] else "")
-        for alarm in told["alarms"][:SHOWN] if "changed" in alarm
+        for alarm in list(costliest.values())[:SHOWN]
     ]  # fmt: skip
     return f"{told['status']}{''.join(lines)}"

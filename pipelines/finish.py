@@ -26,9 +26,9 @@ def finish(folder: Path, summary: dict[str, Any], mlflow_uri: str) -> None:
 
 def _attach(uri: str, registry: dict[str, Any], files: list[Path]) -> None:
     """Keep the report with the version that it judged."""
-    from mlflow import MlflowClient  # noqa: PLC0415 (takes seconds, and only a new version needs it)
+    from components.register_model import registry_client  # noqa: PLC0415 (takes seconds, and only a new version needs it)
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = registry_client(uri)
     run = client.get_model_version(registry["name"], registry["version"]).run_id
     for file in files:
         client.log_artifact(run, str(file))
