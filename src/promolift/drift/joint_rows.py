@@ -10,15 +10,15 @@ from promolift.drift.reference import Reference
 from promolift.drift.sketch import Day, binned, normal_scores, visits_of
 from promolift.drift.two_samples import Floats, JointTest
 
-MOST = 500
-"""Rows of each side at most: a test of all pairs of rows takes their square."""
+FEWEST, MOST = 4, 500
+"""Rows of each side: a variance needs some, and a test of all pairs of rows takes their square."""
 
 
 def joint_p_value(  # noqa: PLR0917 (a window, and its test)
     reference: Reference, days: Sequence[Day], day: int, place: int, worth: float, test: JointTest
 ) -> float:
     """P-value of the window WINDOWS[place] that ends with `day`, whose `days` have rows, as `worth` = n m / (n + m) rows."""
-    draw, rows = np.random.default_rng(day), min(MOST, round(2 * worth))
+    draw, rows = np.random.default_rng(day), int(np.clip(round(2 * worth), FEWEST, MOST))
     shoppers, bins = np.concatenate([own.shoppers for own in days]), np.concatenate([own.bins for own in days])
     return test(_of_training(reference, place, day, rows, draw), _drawn(reference, bins, 1 / visits_of(shoppers), rows, draw), day)
 
@@ -26,8 +26,9 @@ def joint_p_value(  # noqa: PLR0917 (a window, and its test)
 def _of_training(reference: Reference, place: int, day: int, rows: int, draw: np.random.Generator) -> Floats:
     """As windows of training have them: a day's are of the same weekday."""
     weights = 1 / reference.visits[place]
-    if place == 0 and reference.matched:
-        weights = weights * (weekday_of(reference.sample["day"]) == weekday_of(day))
+    alike = weekday_of(reference.sample["day"]) == weekday_of(day)
+    if place == 0 and reference.matched and alike.sum() >= FEWEST:
+        weights = weights * alike
     return _drawn(reference, binned(reference, reference.sample), weights, rows, draw)
 
 
