@@ -29,7 +29,7 @@ from promolift.contracts.artifacts import json_text, read_manifest
 from promolift.drift.fitting import fit
 from promolift.drift.reference import read_reference, write_reference
 from promolift.drift.sketch import column_names
-from promolift.drift.tests_by_name import chosen_tests
+from serving.detector.tests_by_name import chosen_tests
 
 VERSION, ROWS = "benchmark", "rows.npy"
 SPLITS = 10

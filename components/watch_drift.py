@@ -78,19 +78,18 @@ def _in_service(served: str, model: str, detector: str) -> InService:
 
 
 def _measured(lake: str, model: str, metric: str) -> dict[str, Measured]:
-    """`metric` of a decision beside what was predicted, as `make lift` measured them last: the model's policy, then each promo.
-
-    A promo's are of all randomised decisions since the log began, by whichever model.
-    """
+    """`metric` of the model's decisions beside what it predicted, as `make lift` measured them last: of its policy, then of each promo."""
     if not exists(f"{lake}/{LIFT.path}/_delta_log"):
         return {}
     where = f"WHERE experiment = 'decisions' AND segment = '{EVERYBODY}' AND method = 'cuped'"
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for row in read_rows(f"{lake}/{LIFT.path}", ("contrast", "bucket", "arm", "metric", "effect", "error"), where):
-        if row["bucket"] == "policy":
-            found.setdefault((row["contrast"], row["arm"]), {})[row["metric"]] = row
-    wanted = {EVERYTHING: ("model", model), **{arm: ("arm", arm) for contrast, arm in sorted(found) if contrast == "arm"}}
-    both = {name: found[key] for name, key in wanted.items() if {metric, f"predicted_{metric}"} <= found.get(key, {}).keys()}
+        if (row["contrast"], row["arm"]) == ("model", model):
+            found.setdefault(EVERYTHING, {})[row["metric"]] = row
+        if (row["contrast"], row["bucket"]) == ("model_arm", model):
+            found.setdefault(row["arm"], {})[row["metric"]] = row
+    names = sorted(found, key=lambda name: (name != EVERYTHING, name))
+    both = {name: found[name] for name in names if {metric, f"predicted_{metric}"} <= found[name].keys()}
     return {name: Measured(of[metric]["effect"], of[metric]["error"], of[f"predicted_{metric}"]["effect"]) for name, of in both.items()}
 
 

@@ -37,7 +37,8 @@ def sums(rows: DataFrame, card: SourceCard, buckets: list[str], canaries: DataFr
     if not logged:
         asked = asked.withColumn("model", F.lit(None).cast("string"))
     few = _a_shopper(asked, card)
-    sides = [*(_programme(bucket) for bucket in buckets), *(_arm(promo.promo_id) for promo in card.promos), _canary(), _model()]
+    arms = [side for promo in card.promos for side in (_arm(promo.promo_id), _arm_of_model(promo.promo_id))]
+    sides = [*(_programme(bucket) for bucket in buckets), *arms, _canary(), _model()]
     spread = few.withColumn("side", F.explode(F.array_compact(F.array(*sides)))).withColumn("segment", F.explode(_segments(few)))
     named = spread.withColumns({name: F.col(f"side.{name}") for name in ("contrast", "bucket", "arm", "treated")})
     measured = _measured(named, card, names)
@@ -91,11 +92,18 @@ def _programme(bucket: str) -> Column:
 
 def _arm(promo_id: str) -> Column:
     """A promo against no_promo, among the decisions of a bucket that might have given either."""
+    return F.when(_either(promo_id), _side("arm", F.col("bucket"), F.lit(promo_id), F.col("promo_id") == promo_id, drawn=True))
+
+
+def _arm_of_model(promo_id: str) -> Column:
+    """The same of one model's decisions, which its predictions can be held against; the model stands in place of the bucket."""
+    inside = F.col("model").isNotNull() & _either(promo_id)
+    return F.when(inside, _side("model_arm", F.col("model"), F.lit(promo_id), F.col("promo_id") == promo_id, drawn=True))
+
+
+def _either(promo_id: str) -> Column:
     both = F.array_contains("possible", promo_id) & F.array_contains("possible", NO_PROMO) & F.col("promo_id").isin(promo_id, NO_PROMO)
-    return F.when(
-        (F.col("bucket") != HOLDOUT) & both,
-        _side("arm", F.col("bucket"), F.lit(promo_id), F.col("promo_id") == promo_id, drawn=True),
-    )
+    return (F.col("bucket") != HOLDOUT) & both
 
 
 def _canary() -> Column:

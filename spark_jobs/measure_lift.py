@@ -110,7 +110,7 @@ def _estimates(summed: list[Any], card: SourceCard, experiment: str, odds: Mappi
         for segment, part in groupby(group, key=lambda row: row["segment"]):
             rows = list(part)
             treated, control = (_side([row for row in rows if bool(row["treated"]) is side], names) for side in (True, False))
-            fixed = {"experiment": experiment, "segment": segment, "srm_p": odds[contrast[1]]}
+            fixed = {"experiment": experiment, "segment": segment, "srm_p": odds.get(contrast[1])}
             fixed |= dict(zip(("contrast", "bucket", "arm"), contrast, strict=True))
             found += [fixed | row for row in _lifts(treated, control, names)]
         yield from _with_harm(found)

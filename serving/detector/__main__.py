@@ -11,12 +11,12 @@ import uvicorn
 import uvloop
 
 from promolift.drift.reference import read_reference
-from promolift.drift.tests_by_name import DEFAULT, chosen_tests, known
 from promolift.errors import InputError, PromoliftError
 from promolift.settings import Settings, load
 from serving.detector.app import Detector, application
 from serving.detector.intake import Intake
 from serving.detector.store import Store
+from serving.detector.tests_by_name import DEFAULT, chosen_tests, known
 from serving.detector.watch import Options, Watch, Watched
 from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest, need_digest

@@ -17,6 +17,7 @@ CONTRASTS = {
     "arm": "Each promo, against no promo where either might have been given",
     "canary": "A canary at 50 %, against the champion",
     "model": "Each model's policy, against the holdout while it was served",
+    "model_arm": "Each promo by the model that decided, against no promo where either might have been given",
 }
 OUTCOMES = {
     "profit_cents": "profit", "predicted_profit_cents": "profit that was predicted",

@@ -84,7 +84,8 @@ def test_without_a_detector_only_age_and_labels_count(served: Path):
 def test_a_policy_or_a_promo_that_brings_less_than_half_of_what_was_predicted_or_costs_twice_that_is_trained_again(served: Path):
     def measured(arm: str, metric: str, effect: float, error: float = 0.0, contrast: str = "model") -> dict[str, Any]:
         row: dict[str, Any] = {c.name: {"float64": 0.0, "int64": 0}.get(c.dtype, "") for c in LIFT.columns}
-        about = {"experiment": "decisions", "contrast": contrast, "bucket": "policy", "arm": arm, "segment": EVERYBODY, "method": "cuped"}
+        bucket = "policy" if contrast == "model" else MODEL if contrast == "model_arm" else "other-1"
+        about = {"experiment": "decisions", "contrast": contrast, "bucket": bucket, "arm": arm, "segment": EVERYBODY, "method": "cuped"}
         return row | about | {"metric": metric, "effect": effect, "error": error}
 
     def bring(*rows: dict[str, Any]) -> Any:
@@ -94,9 +95,18 @@ def test_a_policy_or_a_promo_that_brings_less_than_half_of_what_was_predicted_or
     policy = (measured(MODEL, "profit_cents", 9.0, 1.0), measured(MODEL, "predicted_profit_cents", 20.0))
     assert not bring(measured("other-1", "profit_cents", 1.0), measured("other-1", "predicted_profit_cents", 20.0))["due"]
     assert not bring(*policy)["due"]
-    cost = (measured("deli_10", "cost_cents", 9.0, 0.5, "arm"), measured("deli_10", "predicted_cost_cents", 4.5, contrast="arm"))
+    cost = (
+        measured("deli_10", "cost_cents", 9.0, 0.5, "model_arm"),
+        measured("deli_10", "predicted_cost_cents", 4.5, contrast="model_arm"),
+    )
     assert not bring(*policy, *cost)["due"]
-    promo = (measured("deli_10", "profit_cents", 5.0, 1.0, "arm"), measured("deli_10", "predicted_profit_cents", 20.0, contrast="arm"))
+    earlier = (
+        measured("deli_10", "profit_cents", 5.0, 1.0, "other"),
+        measured("deli_10", "predicted_profit_cents", 20.0, contrast="other"),
+    )
+    assert not bring(*policy, *earlier)["due"]  # that was another model
+    kind = "model_arm"
+    promo = (measured("deli_10", "profit_cents", 5.0, 1.0, kind), measured("deli_10", "predicted_profit_cents", 20.0, contrast=kind))
     found = bring(*policy, *promo)
     assert found["cause"]["id"] == f"outcomes:{MODEL}"  # with two comparisons, 2.24 standard errors
     assert found["reason"] == "a decision with deli_10 brought 7.2 cents at most where 20.0 were predicted"

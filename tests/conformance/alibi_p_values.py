@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 
-from promolift.drift.tests_by_name import chosen_tests
+from serving.detector.tests_by_name import chosen_tests
 from tests.promolift.drift_world import independent_rows, p_values
 
 tests = chosen_tests(*sys.argv[1:4])

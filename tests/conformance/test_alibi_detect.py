@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promolift.drift.tests_by_name import chosen_tests
+from serving.detector.tests_by_name import chosen_tests
 from tests.promolift.drift_world import independent_rows, p_values
 
 ROOT = Path(__file__).parents[2]

@@ -217,6 +217,11 @@ def test_the_log_tells_the_same_and_a_canary_only_what_its_look_has_reached(
         assert here["effect"] == pytest.approx(there["effect"])
         assert here["error"] == pytest.approx(there["error"])
 
+    by_model, of_all = (lift(spark, built, contrast=c, arm="deli_30", experiment="decisions") for c in ("model_arm", "arm"))
+    assert by_model["profit_cents"]["bucket"] == "linear-1" and "srm_p" in by_model["profit_cents"]
+    assert by_model["profit_cents"]["effect"] == pytest.approx(of_all["profit_cents"]["effect"])  # one model made all decisions
+    assert by_model["predicted_cost_cents"]["effect"] == pytest.approx(60.0)
+
     of_model, programme = (lift(spark, built, contrast=c, experiment="decisions") for c in ("model", "programme"))
     assert of_model["profit_cents"]["arm"] == "linear-1"
     assert of_model["profit_cents"]["effect"] == pytest.approx(programme["profit_cents"]["effect"])  # one model made all decisions

@@ -174,8 +174,9 @@ EVERYBODY = "everybody"
 LIFT = Table("lift", "gold", ("experiment", "contrast", "bucket", "arm", "segment", "metric", "method"), (
     _text("experiment", "whose decisions", allowed=("assignments", "decisions")),
     _text("contrast", "what is compared: a bucket or a model with the holdout, a promo with no_promo, a canary with the champion",
-          allowed=("programme", "arm", "canary", "model")),
-    _text("bucket", "whose shoppers"), _text("arm", "the promo, the canary's version, or the model; empty for a programme"),
+          allowed=("programme", "arm", "canary", "model", "model_arm")),
+    _text("bucket", "whose shoppers; of a promo by model, the model"),
+    _text("arm", "the promo, the canary's version, or the model; empty for a programme"),
     _text("segment", "predeclared part of the shoppers, or everybody"), _text("metric", "which outcome"),
     _text("method", "plain, or adjusted for what came before", allowed=("plain", "cuped")),
     Column("effect", "float64", "difference of means a decision (cents, or a share)"),

@@ -14,9 +14,9 @@ from promolift.drift.fitting import fit
 from promolift.drift.look import TOGETHER, Look, look
 from promolift.drift.reference import Reference, read_reference, write_reference
 from promolift.drift.sketch import day_of_rows
-from promolift.drift.tests_by_name import chosen_tests
 from promolift.drift.two_samples import equal_steps, maximum_mean_discrepancy, permutation_p
 from promolift.errors import InputError
+from serving.detector.tests_by_name import chosen_tests
 from tests.promolift.drift_world import COLUMNS, FIRST, day_of_envelopes, independent_rows, p_values, rows_of, training
 
 LATER = FIRST + 56

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from promolift.drift import alibi
 from promolift.drift.two_samples import (
     ChosenTests,
     ColumnTest,
@@ -15,6 +14,7 @@ from promolift.drift.two_samples import (
     wasserstein,
 )
 from promolift.errors import InputError
+from serving.detector import alibi
 
 ALIBI = "alibi:"
 NUMBERS: Mapping[str, ColumnTest] = {"cvm": cramer_von_mises, "ks": kolmogorov_smirnov, "wasserstein": wasserstein}
