@@ -52,8 +52,8 @@ def columns_of(manifest: ModelManifest) -> Columns:
     return Columns(manifest.numeric, attributes, tuple(p.promo_id for p in manifest.promos), {"p": float(np.log(200))}, ("1", "2"))
 
 
-def day(number: int, manifest: ModelManifest) -> list[Envelope]:
-    return [served(answer, manifest) for answer in day_of_envelopes(number, np.random.default_rng(number), count=ROWS)]
+def day(number: int, manifest: ModelManifest, rows: int = ROWS) -> list[Envelope]:
+    return [served(answer, manifest) for answer in day_of_envelopes(number, np.random.default_rng(number), count=rows)]
 
 
 @pytest.fixture(scope="module")
@@ -197,11 +197,11 @@ def test_drift_is_found_said_with_its_cost_and_posted_once(fitted: tuple[Path, M
 def test_a_change_of_one_segment_is_named_and_costs_what_it_costs_of_all(fitted: tuple[Path, ModelManifest], redis_url: str):
     folder, manifest = fitted
     with detector(folder, redis_url, "--moments", "--numbers", "ks") as (client, _):
-        for answer in day(LATER, manifest):
+        for answer in day(LATER, manifest, 3 * ROWS):
             assert answer.shopper is not None
             changed = {"baskets_7d": 40.0} if answer.shopper.features["area"] == "b" else {}
             post(client, replace(answer, shopper=replace(answer.shopper, features={**answer.shopper.features, **changed})))
-        until(lambda: window(client, manifest.version) == ROWS)
+        until(lambda: window(client, manifest.version) == 3 * ROWS)
         client.post(f"/v1/versions/{manifest.version}/looks?through={date(LATER)}")
         findings = client.get(f"/v1/versions/{manifest.version}").json()["findings"]
         found = {finding["segment"]: finding for finding in findings if finding["column"] == "baskets_7d"}
