@@ -111,7 +111,7 @@ def _looked(  # noqa: PLR0917 (those of `look`)
         windows[str(length)] = {"rows": window.rows, "shoppers": window.shoppers, "days": len(days)}
         of_window = _findings(reference, window, day - length + 1, place, limit, tests)
         found += of_window
-        if tests.joint:
+        if tests.joint and any(finding.kind == "joint" for finding in of_window):
             found.append(_together(reference, of_window, days, day, tests.joint, of_joint))
     found.sort(key=lambda finding: finding.p_value)
     alarms = tuple(finding for finding in found if finding.p_value <= finding.limit and finding.beyond)
