@@ -115,7 +115,7 @@ def _looked(  # noqa: PLR0917 (those of `look`)
             found.append(_together(reference, of_window, days, day, tests.joint, of_joint))
     found.sort(key=lambda finding: finding.p_value)
     alarms = tuple(finding for finding in found if finding.p_value <= finding.limit and finding.beyond)
-    status: Status = "drift" if alarms else "no drift" if windows else "too few rows"
+    status: Status = "drift" if alarms else "no drift" if found else "too few rows"  # of too few shoppers nothing was compared
     return Look(reference.version, str(np.datetime64(day, "D")), status, alpha, limit, windows, alarms, tuple(found[:5]))
 
 
