@@ -32,8 +32,8 @@ from promolift.drift.sketch import column_names
 from serving.detector.tests_by_name import chosen_tests
 
 VERSION, ROWS = "benchmark", "rows.npy"
-SPLITS = 10
-"""Ways to divide the shoppers into those of the reference and those of the months."""
+SPLITS = 50
+"""Ways to divide the shoppers into those of the reference and those of the months; months of one division have the same shoppers."""
 ALIBI = Path("build/alibi/bin/python")
 _shared: dict[str, Callable[[int], dict[str, Any]]] = {}
 """What a forked process works on."""
@@ -43,7 +43,7 @@ _shared: dict[str, Callable[[int], dict[str, Any]]] = {}
 class Choice:
     """Tests of a look, months without change of each kind, and times that each change is planted; fewer where a look takes longer.
 
-    `halves`: with months of shoppers whom training has not seen, for which ten references are fitted.
+    `halves`: with months of shoppers whom training has not seen, for which SPLITS references are fitted.
     """
 
     name: str
@@ -74,21 +74,22 @@ def prepared(run: Path, folder: Path) -> None:
     np.save(folder / ROWS, rows)
 
 
-def worlds(folder: Path, choice: Choice) -> dict[str, list[World]]:
-    """What the months of each kind are drawn from."""
+def worlds(folder: Path, choice: Choice) -> dict[str, list[Callable[[], World]]]:
+    """What the months of each kind are drawn from, made when it is needed: one takes 100 MB."""
     rows, reference = np.load(folder / ROWS), read_reference(folder, VERSION)
     assert reference is not None  # noqa: S101 (prepared has written it)
     names = tuple(dict.fromkeys(segment.column for segment in reference.segments)) if choice.segments else ()
-    found = {"same shoppers": [of_half(reference if choice.segments else replace(reference, segments={}), rows)]}
+    whole = reference if choice.segments else replace(reference, segments={})
+    found: dict[str, list[Callable[[], World]]] = {"same shoppers": [partial(of_half, whole, rows)]}
     if choice.halves:
-        found["new shoppers"] = [halves(reference.columns, rows, names, seed) for seed in range(SPLITS)]
+        found["new shoppers"] = [partial(halves, reference.columns, rows, names, seed) for seed in range(SPLITS)]
     return found
 
 
 def measure(folder: Path, choice: Choice, workers: int) -> dict[str, Any]:
     """Its tables, and how long they took."""
     started, places = time.perf_counter(), worlds(folder, choice)
-    same, tests = places["same shoppers"][0], chosen_tests(*choice.tests)
+    same, tests = places["same shoppers"][0](), chosen_tests(*choice.tests)
     columns = len(column_names(same.reference.columns))
     found: dict[str, Any] = {
         "tests": choice.tests, "months": choice.months, "plants": choice.plants, "columns": columns,
@@ -96,8 +97,8 @@ def measure(folder: Path, choice: Choice, workers: int) -> dict[str, Any]:
     }  # fmt: skip
     for kind, of_kind in places.items():
         each = choice.months // len(of_kind)
-        answers = [answer for place in of_kind for answer in _over(workers, partial(month, place, tests), each)]
-        found["false_alarms"][kind] = {rule: _share([a[rule] for a in answers]) for rule in ("look", "textbook", "psi")}
+        answers = [_over(workers, partial(month, place(), tests), each) for place in of_kind]
+        found["false_alarms"][kind] = {rule: _share([[a[rule] for a in of] for of in answers]) for rule in ("look", "textbook", "psi")}
         print(f"{choice.name}, {kind}: {json.dumps(found['false_alarms'][kind])}", flush=True)
     for name in PLANTS:
         found["delays"][name] = _delays(_over(workers, partial(delay, same, tests, name), choice.plants))
@@ -131,10 +132,16 @@ def _there(folder: Path, choice: Choice, workers: int) -> dict[str, Any] | None:
     return found
 
 
-def _share(hits: list[bool]) -> dict[str, float]:
-    """Share of months with an alarm, with Wilson's 95 % interval."""
-    interval = stats.binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
-    return {"share": round(sum(hits) / len(hits), 4), "low": round(float(interval.low), 4), "high": round(float(interval.high), 4)}
+def _share(hits: Sequence[Sequence[bool]]) -> dict[str, float]:
+    """Share of months with an alarm, with its 95 % interval: Wilson's, or Student's over worlds, since months of one are alike."""
+    each = [float(np.mean(of_world)) for of_world in hits]
+    if len(each) == 1:
+        found = stats.binomtest(sum(hits[0]), len(hits[0])).proportion_ci(method="wilson")
+        low, high = float(found.low), float(found.high)
+    else:
+        spread = float(stats.t.ppf(0.975, len(each) - 1) * np.std(each, ddof=1) / np.sqrt(len(each)))
+        low, high = max(np.mean(each) - spread, 0.0), min(np.mean(each) + spread, 1.0)
+    return {"share": round(float(np.mean(each)), 4), "low": round(low, 4), "high": round(high, 4)}
 
 
 def _delays(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
