@@ -86,7 +86,7 @@ test-cluster: $(READY) ## tests of what deploy-local left on the current kube co
 	@$(PYTHON) -m pytest -m cluster -v --maxfail=3 $(CLUSTER_TESTS) $(ARGS)
 
 alibi: $(READY) ## alibi-detect and the detector in an environment of their own (build/alibi): its tests can be chosen there
-	@UV_PROJECT_ENVIRONMENT=build/alibi $(UV) sync --frozen --quiet --compile-bytecode --no-default-groups --group drift --no-install-project
+	@UV_PROJECT_ENVIRONMENT=build/alibi $(UV) sync --frozen --quiet --compile-bytecode --no-default-groups --group drift
 
 drift-bench: $(READY) ## drift: false alarms of 1,000 real months, days until planted changes are found, the detector's speed (build/drift, docs/drift.md)
 	@$(PYTHON) -m benchmarks.drift --run $(RUN) --out build/drift/result.json --document docs/drift.md

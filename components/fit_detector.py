@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from components.examples_input import Examples, open_examples
 from components.trial_input import segment_names
-from promolift.contracts.artifacts import ModelManifest, read_manifest, read_verdict
+from promolift.contracts.artifacts import ModelManifest, read_manifest, read_source_card, read_verdict
 from promolift.contracts.promos import CATEGORY_NAMES
 from promolift.contracts.tables import EXAMPLES
 from promolift.drift.columns import MISSING, Columns, Rows, day_of, shopper_hash
@@ -61,8 +61,8 @@ def fit_model(folder: Path, lake: Place, seed: int) -> dict[str, Any]:
 
 
 def segments_of(columns: Columns, lake: Place) -> tuple[str, ...]:
-    """The predeclared ones, as far as the model reads them."""
-    names = (name for kind in segment_names(open_examples(lake).card) for name in kind)
+    """Columns whose parts are the predeclared segments, as far as the model reads them."""
+    names = (name for kind in segment_names(read_source_card(lake)) for name in kind)
     return tuple(name for name in names if name in columns.features or name in columns.attributes)
 
 

@@ -73,12 +73,13 @@ def _in_service(served: str, model: str, detector: str) -> InService:
     if newest is None:
         raise InputError(f"'{examples}' has no closed label; build the data set first.")
     looks = _asked(f"{detector.rstrip('/')}/v1/versions/{quote(model)}/looks").get("looks", ()) if detector else ()
-    earned, paid = (_measured(f"{served}/lake", model, metric) for metric in ("profit_cents", "cost_cents"))
+    measured = _lift(f"{served}/lake", model)
+    earned, paid = (_beside_predicted(measured, metric) for metric in ("profit_cents", "cost_cents"))
     return InService(model, looks, _trained_to(served, model) or newest.date(), newest.date(), earned, paid)
 
 
-def _measured(lake: str, model: str, metric: str) -> dict[str, Measured]:
-    """`metric` of the model's decisions beside what it predicted, as `make lift` measured them last: of its policy, then of each promo."""
+def _lift(lake: str, model: str) -> dict[str, dict[str, Any]]:
+    """Rows of gold/lift by metric, of the model's policy (EVERYTHING), then of each promo that it gave; {} before the first `make lift`."""
     if not exists(f"{lake}/{LIFT.path}/_delta_log"):
         return {}
     where = f"WHERE experiment = 'decisions' AND segment = '{EVERYBODY}' AND method = 'cuped'"
@@ -88,8 +89,11 @@ def _measured(lake: str, model: str, metric: str) -> dict[str, Measured]:
             found.setdefault(EVERYTHING, {})[row["metric"]] = row
         if (row["contrast"], row["bucket"]) == ("model_arm", model):
             found.setdefault(row["arm"], {})[row["metric"]] = row
-    names = sorted(found, key=lambda name: (name != EVERYTHING, name))
-    both = {name: found[name] for name in names if {metric, f"predicted_{metric}"} <= found[name].keys()}
+    return dict(sorted(found.items(), key=lambda item: (item[0] != EVERYTHING, item[0])))
+
+
+def _beside_predicted(lift: dict[str, dict[str, Any]], metric: str) -> dict[str, Measured]:
+    both = {name: of for name, of in lift.items() if {metric, f"predicted_{metric}"} <= of.keys()}
     return {name: Measured(of[metric]["effect"], of[metric]["error"], of[f"predicted_{metric}"]["effect"]) for name, of in both.items()}
 
 

@@ -57,8 +57,8 @@ ensure_chromium() {
 
 [ "$(uname -sm)" = "Linux x86_64" ] || stop "The locked packages are for Linux x86-64 and this is $(uname -sm); use Docker or WSL."
 uv=$(find_uv)
-say "installing the locked packages into .venv (about 5.5 GB; two minutes with a warm cache)"
-# Compiled once: every stage and box is a process of its own, and to compile what it imports is half of its start.
+say "installing the locked packages into .venv (about 5.5 GB; a minute with a warm cache)"
+# Compiled once: every stage and box is a process of its own, and where PYTHONDONTWRITEBYTECODE is set each would compile what it imports.
 "$uv" sync --locked --compile-bytecode
 ensure_java
 say "fetching Spark's jars for Delta and S3 (26 MB, once)"

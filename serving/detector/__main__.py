@@ -16,7 +16,7 @@ from promolift.settings import Settings, load
 from serving.detector.app import Detector, application
 from serving.detector.intake import Intake
 from serving.detector.store import Store
-from serving.detector.tests_by_name import DEFAULT, chosen_tests, known
+from serving.detector.tests_by_name import chosen_tests, known
 from serving.detector.watch import Options, Watch, Watched
 from serving.kserve.listen import bind
 from serving.kserve.model_folder import load_manifest, need_digest
@@ -52,7 +52,7 @@ def _parser(settings: Settings) -> argparse.ArgumentParser:
     parser.add_argument("--moments", action="store_true", help="days are those of the requests' moments: for replayed traffic")
     for kind, names in known().items():
         told = f"{TESTED[kind]}: {', '.join(names)} (%(default)s)"
-        parser.add_argument(f"--{kind}", default=DEFAULT[kind], choices=names, metavar="TEST", help=told)
+        parser.add_argument(f"--{kind}", default=names[0], choices=names, metavar="TEST", help=told)
     parser.add_argument("--reply", default="", metavar="URL", help="where alarms are posted as CloudEvents (default: nowhere)")
     return parser
 

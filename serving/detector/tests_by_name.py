@@ -20,12 +20,11 @@ ALIBI = "alibi:"
 NUMBERS: Mapping[str, ColumnTest] = {"cvm": cramer_von_mises, "ks": kolmogorov_smirnov, "wasserstein": wasserstein}
 TEXTS: Mapping[str, ColumnTest] = {"chi2": chi_square}
 JOINT: Mapping[str, JointTest | None] = {"none": None, "mmd": maximum_mean_discrepancy}
-DEFAULT = {"numbers": "cvm", "texts": "chi2", "joint": "none"}
 Named = TypeVar("Named")
 
 
 def known() -> dict[str, tuple[str, ...]]:
-    """Every name by what it is a test of."""
+    """Every name by what it is a test of, the default first."""
     found = {"numbers": (NUMBERS, alibi.NUMBERS), "texts": (TEXTS, alibi.TEXTS), "joint": (JOINT, alibi.JOINT)}
     return {kind: (*ours, *(ALIBI + name for name in theirs)) for kind, (ours, theirs) in found.items()}
 

@@ -7,7 +7,6 @@ from components.register_model import register
 from promolift.contracts.artifacts import Check, ModelManifest, Verdict, read_manifest, write_json
 from promolift.contracts.promos import Promo, SourceCard
 
-# MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates.
 CARD = SourceCard("tiny", "", "", "profit", "converted", 1.0, "2020-01-01T00:00:00Z", (Promo("a", "deli", 0.2, 100),), False)
 NAME = "promolift-uplift"
 

@@ -8,7 +8,6 @@ from promolift.contracts.artifacts import Check, ModelManifest, Verdict, read_ma
 from promolift.errors import InputError, UnavailableError
 from tests.components.synthetic_examples import CARD
 
-# MLflow 3.17 declares its tables with an option that SQLAlchemy 2.1 deprecates
 NAME = "promolift-uplift"
 Registered = tuple[Path, list[dict[str, Any]]]
 

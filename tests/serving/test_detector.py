@@ -30,6 +30,7 @@ from tests.serving.conftest import HEAVY, listening
 
 pytestmark = HEAVY
 ROOT = Path(__file__).parents[2]
+ALIBI = ROOT / "build/alibi/bin/python"
 DAYS, ROWS = 21, 100
 LATER = FIRST + DAYS
 
@@ -75,8 +76,10 @@ def _empty(redis_url: str) -> None:
 
 
 @contextmanager
-def detector(folder: Path, redis_url: str, *more: str) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:
-    command = [sys.executable, "-m", "serving.detector", "--model", str(folder), "--redis-url", redis_url, "--listen", "127.0.0.1:0", *more]
+def detector(
+    folder: Path, redis_url: str, *more: str, python: str = sys.executable
+) -> Iterator[tuple[httpx.Client, subprocess.Popen[str]]]:  # fmt: skip
+    command = [python, "-m", "serving.detector", "--model", str(folder), "--redis-url", redis_url, "--listen", "127.0.0.1:0", *more]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     said = [process.stdout.readline()]
@@ -208,6 +211,21 @@ def test_a_change_of_one_segment_is_named_and_costs_what_it_costs_of_all(fitted:
         assert set(found) == {"", "area b"}
         assert 0.3 < found["area b"]["impact"]["changed"] < 0.7  # all of the half that they are
         assert "baskets_7d in area b" in client.get(f"/versions/{manifest.version}").text
+
+
+@pytest.mark.skipif(not ALIBI.exists(), reason="`make alibi` has not been run")
+def test_the_detector_runs_in_alibi_detects_environment_with_its_tests(fitted: tuple[Path, ModelManifest], redis_url: str):
+    folder, manifest = fitted
+    choice = ("--numbers", "alibi:ks", "--texts", "alibi:chi2", "--joint", "alibi:classifier")
+    with detector(folder, redis_url, "--moments", *choice, python=str(ALIBI)) as (client, _):
+        for answer in (*day(LATER, manifest), *day(LATER + 1, manifest)):
+            broken = {"baskets_7d": 40.0} if answer.request.moment.startswith(date(LATER + 1)) else {}
+            assert answer.shopper is not None
+            post(client, replace(answer, shopper=replace(answer.shopper, features={**answer.shopper.features, **broken})))
+        until(lambda: window(client, manifest.version) == 2 * ROWS)
+        made = client.post(f"/v1/versions/{manifest.version}/looks?through={date(LATER + 1)}", timeout=180).json()["looks"]
+        assert [look["status"] for look in made] == ["no drift", "drift"]
+        assert made[1]["findings"][0]["column"] == "baskets_7d" and "joint:features" in {f["column"] for f in made[1]["findings"]}
 
 
 def test_a_test_that_is_not_installed_is_one_sentence(fitted: tuple[Path, ModelManifest], redis_url: str):
