@@ -29,12 +29,13 @@ from promolift.contracts.artifacts import json_text, read_manifest
 from promolift.drift.fitting import fit
 from promolift.drift.reference import read_reference, write_reference
 from promolift.drift.sketch import column_names
-from serving.detector.tests_by_name import chosen_tests
+from serving.detector.tests_by_name import ALIBI, chosen_tests
 
 VERSION, ROWS = "benchmark", "rows.npy"
 SPLITS = 50
 """Ways to divide the shoppers into those of the reference and those of the months; months of one division have the same shoppers."""
-ALIBI = Path("build/alibi/bin/python")
+KINDS = ("same shoppers", "new shoppers")
+THEIR_PYTHON = Path("build/alibi/bin/python")
 _shared: dict[str, Callable[[int], dict[str, Any]]] = {}
 """What a forked process works on."""
 
@@ -61,7 +62,7 @@ CHOICES = (
     Choice("with MMD", 50, 5, ("cvm", "chi2", "mmd")),
     Choice("alibi-detect's KS, chi-square", 10, 3, ("alibi:ks", "alibi:chi2", "none")),
 )
-"""The first is the default, at everybody."""
+"""The first is the default at everybody, the second what a detector does whose reference has segments."""
 
 
 def prepared(run: Path, folder: Path) -> None:
@@ -78,18 +79,17 @@ def worlds(folder: Path, choice: Choice) -> dict[str, list[Callable[[], World]]]
     """What the months of each kind are drawn from, made when it is needed: one takes 100 MB."""
     rows, reference = np.load(folder / ROWS), read_reference(folder, VERSION)
     assert reference is not None  # noqa: S101 (prepared has written it)
-    names = tuple(dict.fromkeys(segment.column for segment in reference.segments)) if choice.segments else ()
     whole = reference if choice.segments else replace(reference, segments={})
-    found: dict[str, list[Callable[[], World]]] = {"same shoppers": [partial(of_half, whole, rows)]}
+    found: dict[str, list[Callable[[], World]]] = {KINDS[0]: [partial(of_half, whole, rows)]}
     if choice.halves:
-        found["new shoppers"] = [partial(halves, reference.columns, rows, names, seed) for seed in range(SPLITS)]
+        found[KINDS[1]] = [partial(halves, reference.columns, rows, seed) for seed in range(SPLITS)]
     return found
 
 
 def measure(folder: Path, choice: Choice, workers: int) -> dict[str, Any]:
     """Its tables, and how long they took."""
     started, places = time.perf_counter(), worlds(folder, choice)
-    same, tests = places["same shoppers"][0](), chosen_tests(*choice.tests)
+    same, tests = places[KINDS[0]][0](), chosen_tests(*choice.tests)
     columns = len(column_names(same.reference.columns))
     found: dict[str, Any] = {
         "tests": choice.tests, "months": choice.months, "plants": choice.plants, "columns": columns,
@@ -122,21 +122,25 @@ def _work(number: int) -> dict[str, Any]:
 
 def _there(folder: Path, choice: Choice, workers: int) -> dict[str, Any] | None:
     """The same in the environment of alibi-detect; None where there is none."""
-    if not ALIBI.exists():
+    if not THEIR_PYTHON.exists():
         print(f"{choice.name}: left out, `make alibi` has not been run", flush=True)
         return None
-    command = [str(ALIBI), "-m", "benchmarks.drift", "--prepared", str(folder), "--only", choice.name, "--workers", str(workers)]
-    environment = {**os.environ, "PYTHONPATH": f"src{os.pathsep}.", "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [str(THEIR_PYTHON), "-m", "benchmarks.drift", "--prepared", str(folder), "--only", choice.name, "--workers", str(workers)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run([*command, "--out", str(folder / "alibi.json")], check=True, env=environment)
     found: dict[str, Any] = json.loads((folder / "alibi.json").read_text(encoding="utf-8"))["choices"][choice.name]
     return found
 
 
 def _share(hits: Sequence[Sequence[bool]]) -> dict[str, float]:
-    """Share of months with an alarm, with its 95 % interval: Wilson's, or Student's over worlds, since months of one are alike."""
+    """Share of months with an alarm, with its 95 % interval: Wilson's, or Student's over worlds, since months of one are alike.
+
+    Worlds that all say the same say it no more often than there are worlds.
+    """
     each = [float(np.mean(of_world)) for of_world in hits]
-    if len(each) == 1:
-        found = stats.binomtest(sum(hits[0]), len(hits[0])).proportion_ci(method="wilson")
+    if len(each) == 1 or len(set(each)) == 1:
+        trials = len(hits[0]) if len(each) == 1 else len(each)
+        found = stats.binomtest(round(each[0] * trials), trials).proportion_ci(method="wilson")
         low, high = float(found.low), float(found.high)
     else:
         spread = float(stats.t.ppf(0.975, len(each) - 1) * np.std(each, ddof=1) / np.sqrt(len(each)))
@@ -174,22 +178,21 @@ def written(found: Mapping[str, Any], document: Path) -> None:
             return f"not ({of['found']:.0%})"
         return f"{of['p50_days']:g}, {'more than 28' if of['p90_days'] is None else format(of['p90_days'], 'g')}"
 
-    choices: dict[str, Any] = found["choices"]
+    choices = {choice.name: found["choices"][choice.name] for choice in CHOICES if choice.name in found["choices"]}  # JSON has sorted them
     first = next(iter(choices.values()))
-    kinds = tuple(first["false_alarms"])
     usual = {"KS and chi-square with Bonferroni": "textbook", "PSI > 0.2": "psi"}
     lines = [
         f"Share of months without change with an alarm (95 % interval), promised {ALPHA:.0%}; {first['columns']} columns:",
-        "", f"| tests of a look | months | {' | '.join(kinds)} |", "|---|---|---|---|",
-        *(f"| {name} | {one['months']} | {' | '.join(_cell(one['false_alarms'].get(kind), 'look', share) for kind in kinds)} |"
+        "", f"| tests of a look | months | {' | '.join(KINDS)} |", "|---|---|---|---|",
+        *(f"| {name} | {one['months']} | {' | '.join(_cell(one['false_alarms'].get(kind), 'look', share) for kind in KINDS)} |"
           for name, one in choices.items()),
-        *(f"| the rule: {name} | {first['months']} | {' | '.join(share(first['false_alarms'][kind][rule]) for kind in kinds)} |"
+        *(f"| the rule: {name} | {first['months']} | {' | '.join(share(first['false_alarms'][kind][rule]) for kind in KINDS)} |"
           for name, rule in usual.items()),
         "", "Days until a planted change is found, median and nine tenths, with all shoppers:", "",
         f"| change | {' | '.join(choices)} | found in | the textbook's, which alarm without a change too |",
         f"|---{'|---' * len(choices)}|---|---|",
         *(f"| {name} | {' | '.join(days(one['delays'][name]['look']) for one in choices.values())} | {first['delays'][name]['by'] or ''} |"
-          f" {days(first['delays'][name]['textbook'])} |" for name in first["delays"]),
+          f" {days(first['delays'][name]['textbook'])} |" for name in PLANTS),
     ]  # fmt: skip
     write_block(document, "drift", lines)
 
@@ -229,7 +232,7 @@ def _measured(folder: Path, chosen: Sequence[Choice], workers: int) -> dict[str,
     """By name; alibi-detect's elsewhere, unless this is their environment."""
     found: dict[str, Any] = {}
     for choice in chosen:
-        elsewhere = choice.tests[0].startswith("alibi:") and find_spec("alibi_detect") is None
+        elsewhere = choice.tests[0].startswith(ALIBI) and find_spec("alibi_detect") is None
         if one := _there(folder, choice, workers) if elsewhere else measure(folder, choice, workers):
             found[choice.name] = one
     return found

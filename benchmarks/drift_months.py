@@ -49,11 +49,11 @@ def of_half(reference: Reference, rows: Rows) -> World:
     return World(reference, rows, bins, np.ones(len(rows), np.bool_), 0.5, counted(bins, width(reference.columns)))
 
 
-def halves(columns: Columns, rows: Rows, segments: tuple[str, ...], seed: int) -> World:
+def halves(columns: Columns, rows: Rows, seed: int) -> World:
     """A reference of one random half of all shoppers, months of the other."""
     names = np.unique(rows["shopper"])
     half = (np.random.default_rng(seed).random(len(names)) < 0.5)[np.searchsorted(names, rows["shopper"])]
-    reference = fit(columns, rows[half], "benchmark", 1, segments)
+    reference = fit(columns, rows[half], "benchmark", 1)
     bins = binned(reference, rows)
     return World(reference, rows, bins, ~half, 1.0, counted(bins[half], width(columns)))
 
