@@ -180,7 +180,7 @@ def _words(told: dict[str, Any]) -> str:
         if "changed" in alarm:
             costliest.setdefault(alarm["column"], alarm)
     lines = [
-        f"\n    {alarm['column']:<18} changes {alarm['changed']:.0%} of decisions, {alarm['cents']:.0f} cents at stake in each"
+        f"\n    {alarm['column']:<18} changes {alarm['changed']:.0%} of decisions, {round(alarm['cents'])} cents at stake in each"
         + (f" ({alarm['segment']})" if alarm["segment"] else "")
         for alarm in list(costliest.values())[:SHOWN]
     ]  # fmt: skip
