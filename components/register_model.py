@@ -8,6 +8,7 @@ import logging
 import os
 import sqlite3
 import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,6 +25,8 @@ DOSSIER, AUTHOR = "dossier", "author"
 """Tags of a version: the hash of its dossier, and who trained it."""
 EVIDENCE = "evidence"
 """Where a version keeps its dossier."""
+BATCH = 1000
+"""Metrics that MLflow takes at once: an evaluation has more, and a call for each of them takes ten seconds."""
 _FOLDER = "model"
 _SQLITE = "sqlite:///"
 
@@ -137,16 +140,20 @@ def experiment_id(client: Any, name: str, uri: str) -> str:
 
 
 def _start_run(client: Any, experiment: str, manifest: ModelManifest, card: SourceCard) -> Any:
+    from mlflow.entities import Param  # noqa: PLC0415 (takes seconds)
+
     run = client.create_run(experiment, run_name=f"{card.name}-{manifest.name}")
-    for key, value in _parameters(manifest, card).items():
-        client.log_param(run.info.run_id, key, value)
+    client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in _parameters(manifest, card).items()])
     return run
 
 
 def _log_evidence(client: Any, run_id: str, evaluation: Path, folder: Path) -> None:
-    metrics = json.loads(_file(evaluation, "metrics.json").read_text(encoding="utf-8"))
-    for key, value in flatten(metrics):
-        client.log_metric(run_id, key, value)
+    from mlflow.entities import Metric  # noqa: PLC0415 (takes seconds)
+
+    document, now = json.loads(_file(evaluation, "metrics.json").read_text(encoding="utf-8")), int(time.time() * 1000)
+    metrics = [Metric(key, value, now, 0) for key, value in flatten(document)]
+    for first in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[first : first + BATCH])
     client.log_artifacts(run_id, str(evaluation), "evaluation")
     client.log_artifacts(run_id, str(folder), _FOLDER)
     _log_report(client, run_id, evaluation.parent)

@@ -1,6 +1,8 @@
 """Settings -> one Spark session with Delta, sized for one machine or as spark-submit says, and with S3 by the environment."""
 
 import os
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -37,22 +39,31 @@ MACHINE = {
 """Few partitions, because a job here moves some million rows; the console stays free for our own progress lines."""
 
 
-def start_session(jars: Path, *, submitted: bool = False) -> SparkSession:
+def start_session(jars: Path, *, submitted: bool = False, java_options: str = "") -> SparkSession:
     """Start the session of this process with the jars of folder `jars`, fetched by `python -m spark_jobs.fetch_jars`.
 
     `submitted`: spark-submit started this process and has said where the work is done, how big, and with which jars.
+    `java_options`: for its JVM (default: with the classes archived by `python -m spark_jobs.class_archive`, where that was done).
     """
     builder = SparkSession.builder
-    for key, value in {**TABLES, **s3a(), **({} if submitted else _machine(jars))}.items():
+    for key, value in {**TABLES, **s3a(), **({} if submitted else _machine(jars, java_options))}.items():
         builder = builder.config(key, value)
     return builder.getOrCreate()
 
 
-def _machine(jars: Path) -> dict[str, str]:
-    check_java()
+def archive_place(java: str) -> Path:
+    """Where this environment keeps the archive of Spark's classes for a Java of version `java`."""
+    return Path(sys.prefix) / f"spark-{version('pyspark')}-delta-{version('delta-spark')}-java-{java}.jsa"
+
+
+def _machine(jars: Path, java_options: str) -> dict[str, str]:
+    archive = archive_place(check_java())
     if not list(jars.glob("io.delta_*.jar")):
         raise UnavailableError(f"Spark's Delta jars are not in '{jars}'; run `make setup` or python -m spark_jobs.fetch_jars.")
-    return {**MACHINE, "spark.driver.extraClassPath": f"{jars}/*"}
+    if not java_options and archive.exists():
+        java_options = f"-XX:SharedArchiveFile={archive} -Xlog:cds=off"
+    options = f"{MACHINE['spark.driver.extraJavaOptions']} {java_options}"
+    return {**MACHINE, "spark.driver.extraClassPath": f"{jars}/*", "spark.driver.extraJavaOptions": options}
 
 
 def s3a() -> dict[str, str]:
