@@ -16,7 +16,8 @@ import httpx
 
 from benchmarks.document import write_block
 from components.fit_detector import fit_model
-from pipelines.demo_drift import Request, ask, baskets, lay_out, look, watched
+from pipelines.demo_drift import ask, look
+from pipelines.demo_service import Request, baskets, lay_out, served_copy
 from promolift.contracts.artifacts import write_json
 from promolift.drift.reference import JSON
 
@@ -36,7 +37,7 @@ def measure(run: Path) -> list[dict[str, Any]]:
         by_day = list(baskets(run, lay_out(run, folder)).items())
         if not (folder / "serving_model" / JSON).exists():
             fit_model(folder / "serving_model", run / "lake", 1)
-        with watched(folder) as service, httpx.Client(timeout=30) as client:
+        with served_copy(folder, "--detect") as service, httpx.Client(timeout=30) as client:
             for day, requests in by_day:
                 last = day == by_day[-1][0]
                 answered, seen = ask(service, client, [dearer(request) for request in requests] if last else requests)

@@ -80,7 +80,7 @@ def _file(folder: Path, name: str) -> Path:
 
 def registry_client(uri: str) -> Any:
     """MLflow at `uri`. Raises UnavailableError when it does not answer."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"], os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "true", "false"
     logging.getLogger("alembic").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "The ``noload`` loader")  # MLflow's own queries; its user can do nothing about it
     from mlflow import MlflowClient  # noqa: PLC0415 (takes seconds; telemetry must be off before)

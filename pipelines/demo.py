@@ -3,24 +3,19 @@
 import argparse
 import json
 import shlex
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines import demo_drift, run
+from pipelines import demo_canary, demo_drift, run
+from pipelines.demo_service import SERVING, has_baskets, served
 from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import DECISIONS
 from promolift.errors import PromoliftError, UnavailableError
 from promolift.memory import PeakMemory
-
-SERVING = (sys.executable, "-m", "serving.kserve")
-READY_S = 120.0
-STOP_S = 60.0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,10 +43,22 @@ def _about(options: argparse.Namespace) -> list[str]:
     return [word for name, value in about.items() if value for word in (f"--{name}", str(value))]
 
 
+def promoted(options: argparse.Namespace) -> dict[str, Any]:
+    """Show a canary, a refusal and a rollback; what summary.json says of them."""
+    folder = options.out.with_name(f"{options.out.name}-canary")
+    print(f"\ncanary, in {folder}: as if a simpler model had served until now", flush=True)
+    found = demo_canary.shown(options.out, folder)
+    print(f"  {found['requests']} requests, {found['errors']} errors; {found['seconds']['total']} s; on a page: make review RUN={folder}")
+    return found
+
+
+def _shown(options: argparse.Namespace) -> dict[str, Any]:
+    """What happens to a served model later; nothing for a source without baskets to ask about."""
+    return {"canary": promoted(options), "drift": drifted(options)} if has_baskets(options.out) else {"canary": {}, "drift": {}}
+
+
 def drifted(options: argparse.Namespace) -> dict[str, Any]:
-    """Show the drift, and what it sets off; what summary.json says of it. {} for a source without baskets."""
-    if not demo_drift.can_be_shown(options.out):
-        return {}
+    """Show the drift, and what it sets off; what summary.json says of it."""
     again = options.out.with_name(f"{options.out.name}-again")
     print(f"\ndrift, planted in a copy of {options.out}", flush=True)
     found = demo_drift.shown(options.out, again)
@@ -61,31 +68,6 @@ def drifted(options: argparse.Namespace) -> dict[str, Any]:
         if options.retrain:
             run.execute("monitoring", run.parser().parse_args(command))
     return found
-
-
-@contextmanager
-def served(folder: Path) -> Iterator[None]:
-    """The graph of a finished run, served on a free port until the block ends; its log is flushed when it stops."""
-    record, log = folder / "serving.json", folder / "serving.log"
-    record.unlink(missing_ok=True)
-    with log.open("w", encoding="utf-8") as output:
-        command = [*SERVING, "serve", "--run", str(folder), "--listen", "127.0.0.1:0"]
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            _wait_ready(process, record, log)
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(STOP_S)
-
-
-def _wait_ready(process: "subprocess.Popen[bytes]", record: Path, log: Path) -> None:
-    deadline = time.monotonic() + READY_S
-    while not record.exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
-            raise UnavailableError(f"The graph did not come up: {last} (all of it: {log}).")
-        time.sleep(0.1)
 
 
 def _ask(folder: Path, count: int, skip: int) -> dict[str, Any]:
@@ -148,13 +130,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not (options.out / "serving_model").is_dir():
             print("No model passed the gate, so there is nothing to serve; the report says why.", file=sys.stderr)
             return 1
-        made, drift = decide(options.out, options.decisions), drifted(options)
+        made, shown = decide(options.out, options.decisions), _shown(options)
     except PromoliftError as error:
         print(f"\n{error}", file=sys.stderr)
         return error.exit_status
     for measure, value in made.pop("serve").items():
         summary[measure]["serve"] = value
-    summary |= made | {"drift": drift}
+    summary |= made | shown
     write_json(options.out / "summary.json", summary)
     _close(summary, options.out)
     return 0 if not summary["decisions"]["errors"] and summary["decisions"]["logged"] == options.decisions + 1 else 1

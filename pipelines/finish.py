@@ -1,6 +1,5 @@
 """A run's summary -> its report, the champion's folder for serving, and the closing lines."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ def finish(folder: Path, summary: dict[str, Any], mlflow_uri: str) -> None:
     """Write DIR/report.html; after a registration, attach it to the version and put the champion into DIR/serving_model."""
     report = write_report(folder, summary)
     registry, gate = summary["registry"], summary["gate"]
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"], os.environ["MLFLOW_DISABLE_TELEMETRY"] = "false", "true"
     if registry and "register-model" not in summary["reused"]:
         _attach(mlflow_uri, registry, [report, folder / "summary.json"])
     if registry:

@@ -95,7 +95,7 @@ def serve(plan: Plan, settings: Settings) -> int:
         graph_url = "" if plan.fused else started.graph(rollout)
         started.relay()
         record = plan.folder / "serving.json"
-        follower = Follower(rollout, sources, settings, processes, urls, started.candidate, lambda told: _tell(record, told))
+        follower = Follower(rollout, sources, settings, processes, urls, started.candidate, lambda told: _tell(record, told, processes))
         follower.follow()
         url = started.engine(graph_url)
         addresses = {**follower.told, "url": url, "graph_url": graph_url, "redis_url": redis_url, "api_key": api_key, "detector": detector}
@@ -248,13 +248,13 @@ def _announced(path: Path, lake: Path, addresses: Mapping[str, str], processes: 
         path.unlink(missing_ok=True)
 
 
-def _tell(record: Path, told: Mapping[str, str]) -> None:
-    """Say in serving.json which graph and models are served now, once it is there."""
+def _tell(record: Path, told: Mapping[str, str], processes: Processes) -> None:
+    """Say in serving.json which graph and models are served now, and by which processes, once it is there."""
     if not record.exists():
         return
     document = json.loads(record.read_text(encoding="utf-8"))
     fresh = record.with_suffix(".new")
-    _private(fresh, json.dumps(document | told, indent=2))
+    _private(fresh, json.dumps(document | told | {"pids": processes.pids()}, indent=2))
     fresh.replace(record)
 
 

@@ -12,8 +12,9 @@ from deltalake import DeltaTable
 
 from components.measure_truth import SERVED
 from pipelines.demo_drift import BROKEN
-from promolift.contracts.artifacts import CANDIDATES
+from promolift.contracts.artifacts import CANDIDATES, read_manifest
 from promolift.drift.retraining import Retrainings
+from promolift.promotion.trail_table import TrailTable
 from promolift.settings import Settings
 from tests.contracts.folders import drawn
 
@@ -72,6 +73,25 @@ def test_the_chosen_policy_earns_most_of_the_oracles_profit_and_more_than_any_si
     assert policy["served"]["share_of_oracle"] >= 0.8
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     assert (SERVED.lambda_cost, SERVED.do_no_harm) == (defaults["lambda_cost"], defaults["do_no_harm"])
+
+
+def test_one_candidate_becomes_champion_one_is_refused_one_rolled_back_and_no_request_fails(demo: Demo):
+    out, done, found = demo
+    canary, folder = found["canary"], out.with_name("run-canary")
+    assert canary["errors"] == 0 < canary["requests"]
+    newest = {move["version"]: (move["stage_to"], move["actor"]) for move in canary["moves"]}
+    assert newest == {
+        "1": ("retired", "promotion"), "2": ("champion", "promotion"), "3": ("refused", "reviewer"), "4": ("rolled_back", "guardrails"),
+    }  # fmt: skip
+    why = {move["version"]: move["reason"] for move in canary["moves"]}
+    assert "'verdict.json'" in why["3"] and "was changed after it was sealed" in why["3"]
+    assert why["4"].split(":")[0] in {"failed", "degraded", "slow"}
+    stages = [move["stage_to"] for move in canary["moves"] if (move["version"], move["action"]) == ("2", "move")]
+    assert stages == ["shadow", "canary_10", "canary_50", "champion"]
+    assert len(TrailTable(folder / "lake").entries()) == len(canary["moves"])  # reading verifies the chain
+    models = [read_manifest(one / "serving_model").version for one in (folder, out)]
+    assert models[0] == models[1]  # the candidate's, whose run is served as it was
+    assert f"make review RUN={folder}" in done.stdout
 
 
 def test_the_planted_drift_is_found_ranked_by_what_it_costs_and_noted_as_the_cause_of_a_retraining(demo: Demo):

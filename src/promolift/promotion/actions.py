@@ -88,8 +88,9 @@ class Review:
     def evidence(self, version: str) -> str:
         """The hash of the dossier as it lies in the lake now. Raises InputError when it was changed."""
         with TemporaryDirectory() as folder:
-            copy(dossier_place(self.lake, version), Path(folder) / "dossier")
-            return dossier_hash(Path(folder) / "dossier")
+            place = dossier_place(self.lake, version)
+            copy(place, Path(folder) / "dossier")
+            return dossier_hash(Path(folder) / "dossier", place)
 
     def _allowed(self, person: Person, version: str, action: Action) -> Standing:
         """Where the version is. Raises ConflictError where this person may not do that to it."""

@@ -16,17 +16,21 @@ def seal(folder: Path) -> str:
     return dossier_hash(folder)
 
 
-def dossier_hash(folder: Path) -> str:
-    """Hash of the manifest. Raises InputError where a file is missing, added or changed since it was sealed."""
+def dossier_hash(folder: Path, place: str = "") -> str:
+    """Hash of the manifest. Raises InputError where a file is missing, added or changed since it was sealed.
+
+    `place`: what the error calls the folder, where it is a copy.
+    """
+    place = place or str(folder)
     try:
         content = (folder / MANIFEST).read_bytes()
         said: dict[str, str] = json.loads(content)["files"]
     except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"{folder} is no dossier ({problem}); train and register the candidate again.") from problem
+        raise InputError(f"{place} is no dossier ({problem}); train and register the candidate again.") from problem
     found = _hashes(folder)
     wrong = sorted(name for name in {*said, *found} if said.get(name) != found.get(name))
     if wrong:
-        raise InputError(f"Evidence '{wrong[0]}' of the dossier {folder} was changed after it was sealed; register the candidate again.")
+        raise InputError(f"Evidence '{wrong[0]}' of the dossier {place} was changed after it was sealed; register the candidate again.")
     return hashlib.sha256(content).hexdigest()
 
 
