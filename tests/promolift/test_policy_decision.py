@@ -61,6 +61,24 @@ def test_priority_breaks_a_tie_and_no_promo_wins_against_nothing_gained() -> Non
     assert (nothing.promo_id, nothing.reason) == (NO_PROMO, "not_profitable")
 
 
+@given(place=st.integers(0, 3), group=st.sampled_from(["scored", "randomised", "rules"]), number=st.integers(0, 20))
+def test_a_candidate_of_another_catalogue_is_as_if_it_had_not_come(place: int, group: str, number: int) -> None:
+    """While promos are read anew, eligibility may know one that the box which decides does not."""
+    rules = rules_of(promos={"b": {"fallback": True}})
+    policy = dataclasses.replace(POLICY, randomised_share=0.9 if group == "randomised" else 0.0)
+    more = Candidates((*"abc"[:place], "gone", *"abc"[place:]), {}, "v")
+    column = (1.0, 3.0, 2.0)
+    wider = (*column[:place], 99.0, *column[place:])
+    asked = ask(number)
+    for mine, theirs in ((scores(column), scores(wider, cost=wider)), (None, None), (None, scores(column))):  # the last one is not theirs
+        found = arms_of(asked, more, None if group == "rules" else theirs, rules, policy)
+        wanted = arms_of(asked, CANDIDATES, None if group == "rules" else mine, rules, policy)
+        assert isinstance(found, Arms) and isinstance(wanted, Arms)
+        assert dict(found.worth) == dict(wanted.worth) and "gone" not in found.cost
+    nobody = arms_of(asked, Candidates(("gone",), {}, "v"), scores((9.0,), cost=(1.0,)), rules, policy)
+    assert not isinstance(nobody, Arms) and nobody.reason == "no_eligible_promo"
+
+
 def test_an_arm_that_may_harm_leaves_the_feasible_set() -> None:
     decision = decide(scores([-0.1, 2.0, 1.0], value=[9.0, 2.0, 1.0]))
     assert decision.promo_id == "b"

@@ -7,7 +7,7 @@ a logged decision.
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -87,19 +87,35 @@ def no_promo(request: Request, reason: Reason, policy: Policy) -> Decision:
 
 def arms_of(request: Request, candidates: Candidates | None, scores: Scores | None, rules: Rules, policy: Policy) -> Arms | Decision:
     """What is left to choose from, or the decision where nothing is: no candidate, holdout, nothing scored and no fallback."""
-    if not candidates or not candidates.promo_ids:
+    candidates, scores = _known(candidates or Candidates((), {}, ""), scores, rules)
+    if not candidates.promo_ids:
         return no_promo(request, "no_eligible_promo", policy)
     group = policy.group(request.shopper_id)
     if group == "holdout":
         return no_promo(request, "holdout", policy)
-    complete = scores is not None and _complete(candidates, scores)
     if group == "randomised":
-        cost = dict(zip(candidates.promo_ids, scores.cost, strict=True)) if scores is not None and complete else {}
+        cost = dict(zip(candidates.promo_ids, scores.cost, strict=True)) if scores is not None else {}
         return Arms("uniform", dict.fromkeys(candidates.promo_ids, 0.0), cost=cost)
-    if scores is not None and complete:
+    if scores is not None:
         return harmless(candidates, scores, rules, policy)
     fallback = [promo_id for promo_id in candidates.promo_ids if rules.by_promo[promo_id].fallback]
     return Arms("rules", dict.fromkeys(fallback, 0.0)) if fallback else no_promo(request, "model_error", policy)
+
+
+def _known(candidates: Candidates, scores: Scores | None, rules: Rules) -> tuple[Candidates, Scores | None]:
+    """Candidates of these rules' catalogue, and their scores if they are complete.
+
+    While a catalogue is read anew, the box that found the candidates and the one that decides may hold different ones.
+    """
+    if scores is not None and not _complete(candidates, scores):
+        scores = None
+    kept = [place for place, promo_id in enumerate(candidates.promo_ids) if promo_id in rules.by_promo]
+    if len(kept) == len(candidates.promo_ids):
+        return candidates, scores
+    if scores is not None:
+        value, lower, cost = (tuple(column[place] for place in kept) for column in (scores.value, scores.lower, scores.cost))
+        scores = replace(scores, value=value, lower=lower, cost=cost)
+    return replace(candidates, promo_ids=tuple(candidates.promo_ids[place] for place in kept)), scores
 
 
 def harmless(candidates: Candidates, scores: Scores, rules: Rules, policy: Policy) -> Arms:
