@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from feature_repo.store import materialize
 from promolift.errors import PromoliftError
+from promolift.feast_redis import skip_type_checks
 
 
 def main() -> int:
@@ -19,6 +19,9 @@ def main() -> int:
     parser.add_argument("--redis-url", default=known, required=not known, help="the online store (default: PROMOLIFT_REDIS_URL)")
     parser.add_argument("--registry", type=Path, required=True, help="Feast's registry file; made when missing")
     args = parser.parse_args()
+    skip_type_checks()
+    from feature_repo.store import materialize  # noqa: PLC0415 (loads Feast)
+
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Feast prints its progress
             result = materialize(args.lake, args.redis_url, args.registry)

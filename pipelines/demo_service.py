@@ -21,10 +21,10 @@ from typing import Any
 import pyarrow.compute as pc
 from deltalake import DeltaTable, write_deltalake
 
-from feature_repo.store import materialize
 from promolift.contracts.artifacts import read_manifest
 from promolift.contracts.tables import EXAMPLES, FEATURES
 from promolift.errors import UnavailableError
+from promolift.feast_redis import skip_type_checks
 from promolift.redis_server import redis_server
 
 SERVING = (sys.executable, "-m", "serving.kserve")
@@ -98,6 +98,9 @@ def lay_out(run: Path, folder: Path, model: str = "serving_model") -> datetime:
 
 def put_online(folder: Path, url: str) -> None:
     """Features of the copy's lake -> Redis at `url`."""
+    skip_type_checks()
+    from feature_repo.store import materialize  # noqa: PLC0415 (loads Feast)
+
     with redirect_stdout(io.StringIO()):  # Feast tells its progress
         materialize(folder / "lake", url, folder / "registry.db")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from promolift.contracts.artifacts import ModelManifest
 from promolift.contracts.decisions import NODES
 from promolift.errors import InputError
+from promolift.feast_redis import skip_type_checks
 from promolift.policy.constraints import Policy
 from promolift.policy.ledger import Ledger
 from promolift.policy.rules import Rules, load_rules
@@ -74,7 +75,8 @@ def terms_of(sources: Sources, settings: Settings) -> Terms:
 
 
 def _transformer(sources: Sources, settings: Settings) -> Box:
-    from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (takes seconds to load)
+    skip_type_checks()
+    from serving.kserve.online_features import OnlineFeatures  # noqa: PLC0415 (loads Feast)
     from serving.kserve.transformer import Ages, Transformer  # noqa: PLC0415
 
     features = OnlineFeatures(sources.registry, sources.redis_url, settings.redis_timeout_ms / 1_000)

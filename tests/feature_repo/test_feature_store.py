@@ -1,6 +1,8 @@
 """Online equals offline, point in time, on a real Redis and a real Delta table."""
 
 import datetime as dt
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,13 @@ def test_feast_fields_follow_the_contract():
     assert [(f.name, f.dtype) for f in fields(RETAIL)] == [
         *((name, Float32) for name in NUMERIC_NAMES), *((name, String) for name in ATTRIBUTE_NAMES),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_what_loads_feast_may_leave_out_its_run_time_type_checks(skipped: bool):
+    counted = "import typeguard._decorators as t; seen = []; t.instrument = lambda f: seen.append(f) or 'not instrumented'; "
+    before = "from promolift.feast_redis import skip_type_checks; skip_type_checks(); " if skipped else ""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{counted}{before}import feast; print(len(seen) > 0)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(not skipped)
