@@ -6,12 +6,13 @@ RUN ?= build/demo
 CLUSTER_TESTS ?= tests/cluster
 SHOPPER ?=
 # A worker a core (one more makes all of them slower); a file's tests share what is costly to start, in the order of tests/conftest.py.
+FAST := not slow and not whole and not cluster
 SHARED := -n auto --dist loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast compile demo serve decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster alibi bench drift-bench science clean
+.PHONY: help setup format check test test-fast test-whole compile demo serve decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster alibi bench drift-bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,12 +36,15 @@ check: $(READY) ## lock, format, lint, types, import directions and compiled pip
 	@.venv/bin/lint-imports
 	@$(PYTHON) -m pipelines.run compile --check
 
-test: $(READY) ## every test, fast ones first (needs no network after setup)
-	@$(PYTHON) -m pytest -m "not slow and not cluster" -q $(SHARED)
+test: $(READY) ## every test but those of whole pipelines, fast ones first (needs no network after setup)
+	@$(PYTHON) -m pytest -m "$(FAST)" -q $(SHARED)
 	@$(PYTHON) -m pytest -m slow -q $(SHARED)
 
 test-fast: $(READY) ## only the tests that take seconds
-	@$(PYTHON) -m pytest -m "not slow and not cluster" -q $(SHARED)
+	@$(PYTHON) -m pytest -m "$(FAST)" -q $(SHARED)
+
+test-whole: $(READY) ## whole pipelines from raw events to a report, `make demo` among them: as long again as `make test`
+	@$(PYTHON) -m pytest -m whole -q $(SHARED)
 
 compile: $(READY) ## rewrite pipelines/compiled/*.yaml
 	@$(PYTHON) -m pipelines.run compile

@@ -7,7 +7,14 @@ from pathlib import Path
 import prometheus_client  # noqa: F401 (before Feast, which would have it keep its values in files that tests share)
 import pytest
 
-LONGEST = ("test_demo.py", "test_training_pipeline.py", "test_jobs.py", "test_table_pipeline.py", "test_land_events.py")
+LONGEST = (
+    "test_jobs.py",
+    "test_promotion.py",
+    "test_demo.py",
+    "test_training_pipeline.py",
+    "test_table_pipeline.py",
+    "test_land_events.py",
+)
 """The first ones dealt, so that none of them is left for the end."""
 
 

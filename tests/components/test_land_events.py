@@ -241,7 +241,7 @@ def examples(lake: Path) -> pa.Table:
     return ds.dataset(DeltaTable(str(lake / "gold" / "examples")).file_uris()).to_table()
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_hillstrom_keeps_its_published_figures_through_all_jobs(hillstrom_csv: Path, tmp_path: Path):
     assert hashlib.md5(hillstrom_csv.read_bytes(), usedforsecurity=False).hexdigest() == hillstrom.MD5
     land("hillstrom", str(hillstrom_csv), str(tmp_path / "lake"), str(tmp_path / "truth"), 0)

@@ -18,7 +18,7 @@ from promolift.promotion.trail_table import TrailTable
 from promolift.settings import Settings
 from tests.contracts.folders import drawn
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.whole
 ROOT = Path(__file__).parents[2]
 DECISIONS = 20
 ALWAYS_RUN = {"materialize-features", "fetch-champion"}

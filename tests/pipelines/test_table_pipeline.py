@@ -24,7 +24,7 @@ def run(path: Path, out: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_somebodys_own_experiment_is_trained_judged_and_registered(tmp_path: Path):
     done = run(trial(tmp_path), tmp_path / "run")
     assert done.returncode == 0, done.stdout + done.stderr

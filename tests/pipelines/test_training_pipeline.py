@@ -60,7 +60,7 @@ def versions(out: Path) -> dict[str, int]:
     return {p.parent.name: DeltaTable(str(p.parent)).version() for p in (out / "lake").glob("*/*/_delta_log")}
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_run_ends_with_a_report_a_summary_and_a_model_to_serve(first: tuple[Path, Path, Any]):
     out, _, done = first
     assert done.returncode == 0, done.stdout + done.stderr
@@ -86,7 +86,7 @@ def test_a_run_ends_with_a_report_a_summary_and_a_model_to_serve(first: tuple[Pa
     assert (out / "redis" / "dump.rdb").stat().st_size > 0
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_a_second_run_reuses_what_is_unchanged_and_gives_the_same_verdict(first: tuple[Path, Path, Any]):
     out, data, _ = first
     before, tables = summary(out), versions(out)
@@ -98,7 +98,7 @@ def test_a_second_run_reuses_what_is_unchanged_and_gives_the_same_verdict(first:
     assert versions(out) == tables
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_bad_input_stops_the_run_with_its_sentence_and_leaves_the_tables(first: tuple[Path, Path, Any], tmp_path: Path):
     out, data, _ = first
     tables, rows = versions(out), data.read_text().splitlines()
