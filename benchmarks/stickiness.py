@@ -5,14 +5,10 @@ import asyncio
 import hashlib
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +16,8 @@ from typing import Any
 import aiohttp
 import yaml
 
+from benchmarks.document import write_block
+from pipelines.demo_service import Service, served
 from promolift.contracts.artifacts import read_manifest, write_json
 from promolift.promotion.graph_change import changed, graph_text
 from promolift.promotion.stages import SHARE
@@ -46,21 +44,7 @@ def with_canary(run: Path, folder: Path) -> str:
     return manifest.version
 
 
-@contextmanager
-def served(folder: Path) -> Iterator[dict[str, Any]]:
-    """What serving.json says while engine, graph and boxes run."""
-    command = [sys.executable, "-m", "serving.kserve", "serve", "--run", str(folder), "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        if not any(line.startswith("ready:") for line in process.stdout or ()):
-            raise RuntimeError("the service did not start; its lines are above")
-        try:
-            yield json.loads((folder / "serving.json").read_text(encoding="utf-8"))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
-async def models_of(door: dict[str, Any], shoppers: Sequence[str]) -> list[str]:
+async def models_of(door: Service, shoppers: Sequence[str]) -> list[str]:
     """Which model each shopper met; "" where none was asked."""
     limit = asyncio.Semaphore(CALLS)
 
@@ -68,11 +52,11 @@ async def models_of(door: dict[str, Any], shoppers: Sequence[str]) -> list[str]:
         asked = [
             {"request_id": uuid.uuid4().hex, "shopper_id": who, "moment": "2017-12-01T10:00:00Z", "deadline_ms": 30_000} for who in part
         ]
-        async with limit, session.post(f"{door['url']}/v1/decisions/batch", json={"requests": asked}) as answer:
+        async with limit, session.post(f"{door.url}/v1/decisions/batch", json={"requests": asked}) as answer:
             results = (await answer.json())["results"]
         return [str(((one["answer"] or {}).get("versions") or {}).get("predictor", "")) for one in results]
 
-    async with aiohttp.ClientSession(headers={"X-API-Key": door["api_key"]}) as session:
+    async with aiohttp.ClientSession(headers={"X-API-Key": door.api_key}) as session:
         parts = [shoppers[i : i + BATCH] for i in range(0, len(shoppers), BATCH)]
         return [model for part in await asyncio.gather(*(_ask(session, part) for part in parts)) for model in part]
 
@@ -96,16 +80,28 @@ def measure(run: Path, count: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def sentence(found: dict[str, Any]) -> str:
+    """The figures as docs/review.md prints them."""
+    return (
+        f"{found['shoppers']:,} shoppers asked through engine and graph before a restart and after it ({found['requests']:,} requests): "
+        f"{found['met_another_after_restart']} met another\nmodel, {found['unanswered']} got no answer; the candidate's share of 10 % was "
+        f"{found['points_off']:+.2f} points off."
+    )
+
+
 def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stickiness", description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("build/demo"), help="a finished run (%(default)s)")
     parser.add_argument("--shoppers", type=int, default=50_000, help="each asks once before and once after a restart (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/stickiness.json"), help="where figures go (%(default)s)")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="also write them between the markers of this file (docs/review.md)")
     options = parser.parse_args()
     found = measure(options.run, options.shoppers)
     write_json(options.out, found)
     print(json.dumps(found))
+    if options.document:
+        write_block(options.document, "stickiness", [sentence(found)])
     return int(bool(found["met_another_after_restart"] or found["unanswered"]))
 
 

@@ -133,8 +133,9 @@ def _of_incumbent(act: Act) -> Path:
     folder, name = act.folder / "evaluation", act.incumbent
     metrics = json.loads((act.run / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
     policies = metrics["policies"] | {"chosen_less_other": {}}
-    write_json(folder / "metrics.json", metrics | {"chosen": name, "policies": policies})
-    write_json(folder / "verdict.json", Verdict(name, True, (), ("It served before there was a gate.",)))
+    unjudged = "No gate has judged it: it served before there was one."
+    write_json(folder / "metrics.json", metrics | {"chosen": name, "policies": policies, "who_wins": unjudged, "power": ""})
+    write_json(folder / "verdict.json", Verdict(name, True, (), (unjudged,)))
     return folder
 
 

@@ -130,22 +130,31 @@ def leaking_events() -> dict[str, list[small.Row]]:
     }
 
 
-def test_nothing_at_or_after_the_moment_is_seen(spark: SparkSession, own: Path) -> None:
-    before = features_at_the_moment(spark, own)
-    small.write(own, leaking_events(), file="late")
-    run(spark, own, *JOBS[:3])
-    assert features_at_the_moment(spark, own) == before
+@pytest.fixture(scope="module")
+def leaking(spark: SparkSession, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small world with such events ingested; its features are those from before."""
+    root = Path(shutil.copytree(built, tmp_path_factory.mktemp("leaking") / "lake"))
+    small.write(root, leaking_events(), file="late")
+    run(spark, root, *JOBS[:2])
+    return root
+
+
+def test_nothing_at_or_after_the_moment_is_seen(spark: SparkSession, built: Path, leaking: Path, tmp_path: Path) -> None:
+    own = Path(shutil.copytree(leaking, tmp_path / "lake"))
+    assert not run(spark, own, "build_features")["build_features"]["skipped"]
+    assert features_at_the_moment(spark, own) == features_at_the_moment(spark, built)
 
 
 @pytest.mark.parametrize("rule", ["happened", "arrived"])
-def test_a_planted_leak_is_seen(spark: SparkSession, own: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+def test_a_planted_leak_is_seen(
+    spark: SparkSession, built: Path, leaking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str
+) -> None:
     """The check above fails as soon as either rule of time reaches to the moment, so it can be trusted."""
-    honest = features_at_the_moment(spark, own)
-    small.write(own, leaking_events(), file="late")
+    own = Path(shutil.copytree(leaking, tmp_path / "lake"))
     leaky = {"happened": lambda at: F.col("time") <= at + 1, "arrived": lambda at: (F.col("time") < at) & (F.col("arrived") <= at)}
     monkeypatch.setattr(build_features, "_known", leaky[rule])
-    run(spark, own, *JOBS[:3])
-    assert features_at_the_moment(spark, own) != honest
+    run(spark, own, "build_features")
+    assert features_at_the_moment(spark, own) != features_at_the_moment(spark, built)
 
 
 def test_a_rerun_changes_nothing(spark: SparkSession, own: Path) -> None:
@@ -191,14 +200,15 @@ def test_late_events_relabel_only_their_example(spark: SparkSession, own: Path) 
     assert record["counters"]["tables"]["purchases"] == {"received": 1, "kept": 1, "quarantined": 0, "duplicates": 0, "reasons": {}}
 
 
-def test_an_open_window_has_no_label(spark: SparkSession, tmp_path: Path) -> None:
-    recent = small.AS_OF - timedelta(days=9)
-    root = small.write(
-        tmp_path / "lake", small.world(assignments=[small.assignment("e1", "a"), small.assignment("e9", "a", moment=recent)])
-    )
+def test_an_open_window_has_no_label_and_a_shopper_never_seen_gets_the_defaults(spark: SparkSession, tmp_path: Path) -> None:
+    recent = small.assignment("e9", "a", moment=small.AS_OF - timedelta(days=9))
+    assignments = [small.assignment("e1", "a"), small.assignment("e3", "stranger"), recent]
+    root = small.write(tmp_path / "lake", small.world(assignments=assignments))
     run(spark, root)
-    assert [r["exposure_id"] for r in rows(spark, root, contract.EXPOSURES)] == ["e1", "e9"]
-    assert [r["exposure_id"] for r in rows(spark, root, contract.EXAMPLES)] == ["e1"]
+    assert [r["exposure_id"] for r in rows(spark, root, contract.EXPOSURES)] == ["e1", "e3", "e9"]
+    known, stranger = rows(spark, root, contract.EXAMPLES)
+    assert (known["exposure_id"], stranger["exposure_id"]) == ("e1", "e3")
+    assert {stranger[n] for n in ("baskets_364d", "recency_days", "channel")} == {0.0, 364.0, "unknown"}
 
 
 def test_a_bad_row_goes_to_quarantine_with_its_reason(spark: SparkSession, tmp_path: Path) -> None:
@@ -262,13 +272,6 @@ def test_an_empty_table_and_a_changed_file_are_refused(spark: SparkSession, own:
     small.write(own, {"purchases": [small.purchase("new", "a", small.MOMENT)]})
     with pytest.raises(InputError, match="changed since it was ingested"):
         run(spark, own, "ingest_events")
-
-
-def test_a_shopper_never_seen_gets_the_defaults(spark: SparkSession, tmp_path: Path) -> None:
-    root = small.write(tmp_path / "lake", small.world(assignments=[*small.world()["assignments"], small.assignment("e3", "stranger")]))
-    run(spark, root)
-    stranger = next(r for r in rows(spark, root, contract.EXAMPLES) if r["shopper_id"] == "stranger")
-    assert {stranger[n] for n in ("baskets_364d", "recency_days", "channel")} == {0.0, 364.0, "unknown"}
 
 
 def test_missing_jars_are_said(tmp_path: Path) -> None:
