@@ -24,7 +24,7 @@ def run(served: Path, out: Path, *more: str) -> "subprocess.CompletedProcess[str
     return subprocess.run([*command, "--out", str(out), *more], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_nothing_is_started_where_nothing_is_due_and_what_cannot_be_asked_is_said(tmp_path: Path):
     now, lake = datetime.now(UTC), tmp_path / "served" / "lake"
     TrailTable(lake).append(Entry(0, "1", "net-0", "register", "champion", "champion", "a", now, "the first", "hash", "1"))

@@ -97,7 +97,7 @@ def taken_back(run: Path, move: Promotion) -> None:
     assert "every probe met it" in move.target.probe(None, move.target.champion().version, "")
 
 
-@pytest.mark.parametrize("options", [(), ("--fused",)])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.whole), ("--fused",)])
 def test_an_approved_candidate_becomes_champion_and_no_shopper_notices(run: Path, tmp_path: Path, options: tuple[str, ...]):
     version = add_candidate(run, "second", seed=2)
     approved(run, version)
