@@ -212,8 +212,7 @@ def _shoppers(service: Service, requests: Sequence[Request]) -> Iterator[Counter
             while not stop.is_set():
                 number = next(turn)
                 request = requests[number % len(requests)] | {"request_id": f"canary-{number}", "deadline_ms": DEADLINE_MS}
-                answer = client.post("/v1/decisions", json=request)
-                met[answer.json()["versions"].get("predictor", "none") if answer.status_code == 200 else "error"] += 1
+                met[_model_of(client, request)] += 1
 
     threads = [threading.Thread(target=ask) for _ in range(CALLERS)]
     for thread in threads:
@@ -224,6 +223,15 @@ def _shoppers(service: Service, requests: Sequence[Request]) -> Iterator[Counter
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def _model_of(client: httpx.Client, request: Request) -> str:
+    """Whose predictor the decision went through: "none" where none did, "error" where no decision came."""
+    try:
+        answer = client.post("/v1/decisions", json=request)
+    except httpx.HTTPError:
+        return "error"
+    return str(answer.json()["versions"].get("predictor", "none")) if answer.status_code == 200 else "error"
 
 
 def _wait(done: Callable[[], bool]) -> None:
