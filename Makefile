@@ -43,7 +43,7 @@ test: $(READY) ## every test but those of whole pipelines, fast ones first (need
 test-fast: $(READY) ## only the tests that take seconds
 	@$(PYTHON) -m pytest -m "$(FAST)" -q $(SHARED)
 
-test-whole: $(READY) ## whole pipelines from raw events to a report, `make demo` among them: as long again as `make test`
+test-whole: $(READY) ## whole pipelines from raw events to a report, `make demo` among them (a quarter of an hour)
 	@$(PYTHON) -m pytest -m whole -q $(SHARED)
 
 compile: $(READY) ## rewrite pipelines/compiled/*.yaml

@@ -26,7 +26,7 @@ DOSSIER, AUTHOR = "dossier", "author"
 EVIDENCE = "evidence"
 """Where a version keeps its dossier."""
 BATCH = 1000
-"""Metrics that MLflow takes at once: an evaluation has more, and a call for each of them takes ten seconds."""
+"""Metrics that MLflow takes at once; an evaluation has more."""
 _FOLDER = "model"
 _SQLITE = "sqlite:///"
 

@@ -1,4 +1,4 @@
-"""`python -m pipelines.demo`: real shopping histories -> model -> verdict -> served graph -> 200 logged decisions -> a drift found."""
+"""`python -m pipelines.demo`: real shopping histories -> model -> verdict -> served graph -> 200 decisions -> a canary -> a drift found."""
 
 import argparse
 import json

@@ -46,6 +46,7 @@ AUTHOR, REVIEWER = "author", Person("reviewer", frozenset({"reviewer"}))
 CALLERS, FIRST, DEADLINE_MS = 2, 150, 500
 """Shoppers who ask at once, decisions before the first move, and the milliseconds that each decision has."""
 PATIENCE_S, GLANCE_S = 60.0, 0.1
+"""How long a stage is watched at most; a glance is one look."""
 
 
 class _Aloud(io.TextIOBase):
@@ -82,6 +83,11 @@ class Act:
         return next(name for name in SIMPLER if name != self.chosen)
 
     @property
+    def registry(self) -> str:
+        """The folder's own registry."""
+        return f"sqlite:///{self.folder / 'mlflow.db'}"
+
+    @property
     def review(self) -> Review:
         """What people may do in the folder."""
         lake = self.folder / "lake"
@@ -91,15 +97,14 @@ class Act:
         """A version of the folder's own registry with a sealed dossier, told to the trail; its number."""
         dossier, lake = str(self.folder / "dossier"), str(self.folder / "lake")
         write(str(models), str(evaluation), str(self.run / "lake"), dossier, AUTHOR)
-        uri = f"sqlite:///{self.folder / 'mlflow.db'}"
-        found = register(str(models), str(evaluation), lake, uri, load().model_name, dossier=dossier, author=AUTHOR)
+        found = register(str(models), str(evaluation), lake, self.registry, load().model_name, dossier=dossier, author=AUTHOR)
         enter(lake, found, dossier)
         return str(found["version"])
 
     def promotion(self, version: str) -> Promotion:
         """The version's promotion in the folder."""
-        uri = f"sqlite:///{self.folder / 'mlflow.db'}"
-        return promotion(str(self.folder), uri, load().model_name, version, guardrails=str(GUARDRAILS), patience_s=PATIENCE_S)
+        about = (str(self.folder), self.registry, load().model_name, version)
+        return promotion(*about, guardrails=str(GUARDRAILS), patience_s=PATIENCE_S)
 
     def approve(self, version: str) -> None:
         """A reviewer approves it, up to champion."""
@@ -191,8 +196,11 @@ def _roll_back(act: Act) -> float:
     print(f"version {version}: its predictor hangs", flush=True)
     began = time.perf_counter()
     os.kill(pid, signal.SIGSTOP)
-    replace(move, terms=replace(move.terms, patience_s=PATIENCE_S)).advance("canary_10")
-    os.kill(pid, signal.SIGCONT)  # so that it ends when it is told to
+    move.terms = replace(move.terms, patience_s=PATIENCE_S)
+    try:
+        move.advance("canary_10")
+    finally:
+        os.kill(pid, signal.SIGCONT)  # so that it ends when it is told to
     return _since(began)
 
 

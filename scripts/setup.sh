@@ -63,7 +63,7 @@ say "installing the locked packages into .venv (about 5.5 GB; a minute with a wa
 ensure_java
 say "fetching Spark's jars for Delta and S3 (26 MB, once)"
 .venv/bin/python -m spark_jobs.fetch_jars
-say "archiving Spark's classes, so that its sessions start and work in a third less time (a minute, once)"
+say "archiving Spark's classes, on which each of its sessions would spend ten seconds (a minute, once)"
 .venv/bin/python -m spark_jobs.class_archive 2>&1 | grep '^class_archive' >&2 || say "they could not be archived: Spark works all the same"
 ensure_redis
 ensure_chromium

@@ -16,7 +16,7 @@ def test_an_archive_is_made_once(tmp_path: Path) -> None:
     assert archive.read_bytes() == b"made"
 
 
-def test_another_java_or_spark_has_an_archive_of_its_own() -> None:
+def test_another_java_has_an_archive_of_its_own() -> None:
     assert archive_place("17.0.15") != archive_place("21.0.1")
 
 
