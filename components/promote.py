@@ -1,8 +1,9 @@
 """A version one stage on, or back: approval checked, graph exchanged and probed, guardrails watched, all of it in the trail.
 
-Order of a move: registry's tags, trail, graph, probes. The trail is what counts: a process that dies in between leaves the old stage (the
-tags are set again by the next move) or the new one (the next run brings the graph to where the trail says). A move that fails after the
-trail has it is rolled back by itself.
+Order of a move: registry's tags, trail, graph, probes, and a word of them in the trail. The trail is what counts: a process that dies in
+between leaves the old stage (the tags are set again by the next move) or the new one (the next run brings the graph to where the trail is
+and probes it). A move that fails after the trail has it is rolled back by itself. A canary is watched from its probes on: until then the
+graph before may have answered.
 """
 
 import json
@@ -76,6 +77,8 @@ class Promotion:
             if not self._may_move(now, stage):
                 return False
             self._move(now, stage)
+        elif stage in SHARE and self._since(stage).action != "serve":
+            self._serve(now, stage)
         return True if stage == "champion" else self._watch(stage)
 
     def plan(self) -> str:
@@ -162,13 +165,25 @@ class Promotion:
         self.trail.append(*entries)
         try:
             self._apply(now, stage)
-            window = window_of(now.model, stage)
             if stage == "champion":
                 self.registry.crown(self.version)
-            probed = self.target.probe(window, self.target.champion().version, now.model) if stage != "shadow" else "it serves nobody"
         except (PromoliftError, OSError) as problem:
             self.roll_back(ACTOR, f"the move to {stage} failed: {problem}")
             raise
+        if stage == "shadow":
+            _say(f"version {self.version} is shadow: it serves nobody")
+        else:
+            self._serve(now, stage)
+
+    def _serve(self, now: Standing, stage: Stage) -> None:
+        """Probe the stage's graph; the trail then says since when shoppers meet it."""
+        try:
+            probed = self.target.probe(window_of(now.model, stage), self.target.champion().version, now.model)
+        except (PromoliftError, OSError) as problem:
+            self.roll_back(ACTOR, f"the move to {stage} failed: {problem}")
+            raise
+        moved = self.standing()
+        self.trail.append(replace(self._entry(moved, stage, ACTOR, probed, {}), action="serve", graph=""))
         _say(f"version {self.version} is {stage}: {probed}")
 
     def _mirror(self, entries: Sequence[Entry]) -> None:
@@ -183,7 +198,7 @@ class Promotion:
 
     def _watch(self, stage: Stage) -> bool:
         """Look at the stage until its horizon; false when it was rolled back, or patience ended before. A pause only holds it."""
-        horizon, began = self.terms.limits.stages[stage], self._began(stage)  # type: ignore[index]
+        horizon, began = self.terms.limits.stages[stage], self._since(stage).at  # type: ignore[index]
         deadline = time.monotonic() + self.terms.patience_s if self.terms.patience_s else float("inf")
         window, told = window_of(self.standing().model, stage), time.monotonic()
         log = SeenLog(self.target.lake, began, window, self.target.salt) if window else None
@@ -231,9 +246,10 @@ class Promotion:
     def _report(self, name: str) -> Path:
         return self.target.folder / "rollout" / f"{name}-{self.version}.json"
 
-    def _began(self, stage: Stage) -> datetime:
-        moves = [e for e in self.trail.history(self.version) if e.stage_to == stage and e.stage_from != stage]
-        return moves[-1].at
+    def _since(self, stage: Stage) -> Entry:
+        """The entry since which the version is in the stage: the one that says that it is served, once there is one."""
+        entries = self.trail.history(self.version)
+        return next(e for e in reversed(entries) if e.stage_to == stage and (e.action == "serve" or e.stage_from != stage))
 
     def _former(self) -> Standing | None:
         """The version that this one replaced."""

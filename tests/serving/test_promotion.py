@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,7 +18,10 @@ import pytest
 
 from components.promote import Promotion, promotion
 from promolift.contracts.artifacts import read_manifest
+from promolift.contracts.tables import DECISIONS
+from promolift.delta_rows import read_rows
 from promolift.errors import ConflictError, InputError, UnavailableError
+from promolift.policy.exploration import rollout_bucket
 from promolift.promotion.approval import Person
 from promolift.promotion.graph_change import window_in, window_of
 from promolift.promotion.trail import standings
@@ -157,6 +161,7 @@ def test_orders_of_reviewers_are_obeyed_at_the_next_look(run: Path, tmp_path: Pa
         review.resume(BEA, version, "go on")
         killed_in_the_middle(of(run, version, tmp_path), of(run, version, tmp_path), monkeypatch)
         assert move.advance("canary_10") is True
+        watched_by_its_own_answers(run, move)
         assert move.advance("canary_50") is False and stages(run)[version] == "canary_10"  # approved no further
         review.roll_back(BEA, version, "a complaint")
         began = time.monotonic()
@@ -173,6 +178,22 @@ def killed_in_the_middle(dying: Promotion, next_run: Promotion, monkeypatch: pyt
     assert (dying.standing().stage, window_in(dying.target.graph())) == ("canary_10", None)
     next_run.settle()
     assert window_in(next_run.target.graph()) == window_of(dying.standing().model, "canary_10")
+
+
+def watched_by_its_own_answers(run: Path, move: Promotion) -> None:
+    """What the graph before answered to the canary's shoppers is not counted, however long the exchange took."""
+    moved, served = (entry for entry in move.trail.history(move.version) if entry.stage_to == "canary_10")
+    assert (moved.action, served.action, "met second" in served.reason) == ("move", "serve", True)
+    window = window_of(move.standing().model, "canary_10")
+    assert window is not None
+    rows = read_rows(f"{run}/lake/{DECISIONS.path}", ("entry_id", "shopper_id", "model_version"), "WHERE shopper_id NOT LIKE 'probe:%'")
+    inside = [
+        (datetime.fromtimestamp(int(row["entry_id"].partition("-")[0]) / 1000, UTC), row["model_version"].split("-")[0])
+        for row in rows if rollout_bucket(row["shopper_id"], move.target.salt) in window
+    ]  # fmt: skip
+    before, since = ([model for at, model in inside if (at >= served.at) is later and at >= moved.at] for later in (False, True))
+    assert ("linear" in before, "linear" in since, "second" in since) == (True, False, True)
+    assert 30 <= report(run, "guardrails", move.version)["canary"] <= len(since)
 
 
 def test_what_may_not_move_leaves_everything_as_it_was(run: Path, tmp_path: Path):

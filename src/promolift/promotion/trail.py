@@ -15,7 +15,7 @@ from typing import Literal
 from promolift.errors import ConflictError, InputError
 from promolift.promotion.stages import LIVE, MOVES, Stage
 
-Action = Literal["register", "approve", "refuse", "move", "pause", "resume", "roll_back"]
+Action = Literal["register", "approve", "refuse", "move", "serve", "pause", "resume", "roll_back"]
 GENESIS = "0" * 64
 """What the first entry holds as the hash before it."""
 
@@ -24,8 +24,9 @@ GENESIS = "0" * 64
 class Entry:
     """One line of the trail.
 
-    `stage_from` and `stage_to` are equal where nothing moved. `evidence`: hash of the dossier; `champion`: the version that reigned then;
-    `graph`: hash of the graph that the stage means; `detail`: JSON, by action.
+    `serve` says that the graph of a stage answers and was probed. `stage_from` and `stage_to` are equal where nothing moved.
+    `evidence`: hash of the dossier; `champion`: the version that reigned then; `graph`: hash of the graph that the stage means;
+    `detail`: JSON, by action.
     """
 
     seq: int
