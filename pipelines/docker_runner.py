@@ -14,31 +14,30 @@ from kfp.local import docker_task_handler
 from pipelines.build_images import check_engine, is_there
 from promolift.errors import UnavailableError
 
+STORAGE, SETTINGS = "AWS_", "PROMOLIFT_"
 IMAGES = re.compile(r"image: (promolift/\S+)")
 
 
 @contextmanager
-def docker_runner(folder: Path, path: str) -> Iterator[local.DockerRunner]:
-    """Runner whose containers see the run's folder, and what `path` names, at the same places as this machine does.
+def docker_runner(folder: Path, *paths: str, passed: tuple[str, ...] = (STORAGE,)) -> Iterator[local.DockerRunner]:
+    """Runner whose containers see the run's folder, and what `paths` name, at the same places as this machine does.
 
     They run as the caller, so that the folder stays the caller's, and with a list of users that has the caller, since Hadoop asks it;
     their own file system is read-only but for /tmp; they share this machine's network, since Redis and MLflow may be given by a loopback
-    address, and its S3 (AWS_*).
+    address, and the variables of this process whose names begin with one of `passed`: where S3 is, unless told otherwise.
     """
     users = folder / ".users"
     users.write_text(f"promolift:x:{os.getuid()}:{os.getgid()}::/tmp:/usr/sbin/nologin\n", encoding="utf-8")
     mounts = [Mount(str(folder), str(folder), type="bind"), Mount("/etc/passwd", str(users), type="bind", read_only=True)]
-    if path:
-        place = Path(path).resolve()
-        there = str(place if place.is_dir() else place.parent)
+    places = [Path(path).resolve() for path in paths if path]
+    for there in {str(place if place.is_dir() else place.parent) for place in places}:
         mounts.append(Mount(there, there, type="bind", read_only=True))
-    storage = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     original = docker_task_handler.run_docker_container
     docker_task_handler.run_docker_container = run_container
     try:
         yield local.DockerRunner(
             mounts=mounts, user=f"{os.getuid()}:{os.getgid()}", network_mode="host", read_only=True, tmpfs={"/tmp": "exec"},  # noqa: S108
-            environment=storage,
+            environment={name: value for name, value in os.environ.items() if name.startswith(passed)},
         )  # fmt: skip
     finally:
         docker_task_handler.run_docker_container = original

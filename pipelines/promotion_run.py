@@ -4,16 +4,18 @@ import argparse
 import os
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from pipelines.compiled import compiled
+from pipelines.docker_runner import SETTINGS, STORAGE, docker_runner, need_images
 from pipelines.images import ROOT, with_sources
 from pipelines.local_runner import run_pipeline
 from promolift.errors import InputError
 from promolift.kubectl import chosen
 from promolift.locks import held
-from promolift.settings import load
+from promolift.settings import FILE, load
 
 
 def add_promotion(commands: Any) -> None:
@@ -22,8 +24,9 @@ def add_promotion(commands: Any) -> None:
     made.add_argument("--run", dest="run_folder", type=Path, required=True, metavar="DIR", help="the served run's folder")
     made.add_argument("--version", required=True, help="the registered version")
     made.add_argument(
-        "--on", choices=["local", "cluster"], default="local", help="what to promote on: what serves DIR here, or its deployment"
-    )
+        "--on", choices=["local", "docker", "cluster"], default="local",
+        help="what to promote on: what serves DIR here (docker: by the image), or its deployment",
+    )  # fmt: skip
     made.add_argument(
         "--context", default="", help="with --on cluster: kube context (default: the current one, unless it looks like production)"
     )
@@ -51,14 +54,18 @@ def promote(options: argparse.Namespace) -> int:
     }  # fmt: skip
     taken = f"Another promotion is at work in {folder}; it sees what the trail says at its next look."
     with held(folder / "rollout" / ".lock", "promote in a folder that can be written", taken):
-        _run(folder, arguments)
+        _run(folder, arguments, in_images=options.on == "docker")
     return 0
 
 
-def _run(folder: Path, arguments: dict[str, Any]) -> None:
+def _run(folder: Path, arguments: dict[str, Any], *, in_images: bool) -> None:
     os.environ["PYTHONPATH"] = str(ROOT)
     print(f"promotion of version {arguments['version']} in {folder}", flush=True)
     began = time.monotonic()
     text, place = with_sources(compiled("promotion")), folder / "rollout"
-    run_pipeline(text, arguments, place / ".kfp", place / "promotion.log", sys.stdout, aloud="version ")
+    if in_images:
+        need_images(text)
+    read = (arguments["guardrails"], os.environ.get(FILE, ""))
+    with docker_runner(folder, *read, passed=(STORAGE, SETTINGS)) if in_images else nullcontext() as runner:
+        run_pipeline(text, arguments, place / ".kfp", place / "promotion.log", sys.stdout, runner=runner, aloud="version ")
     print(f"  {'total':<22} {time.monotonic() - began:6.1f} s")

@@ -1,5 +1,6 @@
 """A candidate brought to the shoppers of a service that runs: real graph, real registry, real log; and everything that may stop it."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from unittest.mock import Mock
 import pytest
 
 from components.promote import Promotion, promotion
+from pipelines.build_images import image_name
+from pipelines.docker_runner import need_images
 from promolift.contracts.artifacts import read_manifest
 from promolift.contracts.tables import DECISIONS
 from promolift.delta_rows import read_rows
@@ -85,9 +88,10 @@ def stages(run: Path) -> dict[str, str]:
     return {version: one.stage for version, one in standings(review_of(run).trail.entries()).items()}
 
 
-def by_pipeline(run: Path, version: str, tmp_path: Path) -> None:
+def by_pipeline(run: Path, version: str, tmp_path: Path, *options: str) -> None:
     """As users run it: every stage a task of KFP, the next one under a condition on the one before."""
-    command = ["promotion", "--run", str(run), "--version", version, "--guardrails", str(fast_limits(tmp_path)), "--patience", "60"]
+    limits = str(fast_limits(tmp_path))
+    command = ["promotion", "--run", str(run), "--version", version, "--guardrails", limits, "--patience", "60", *options]
     done = subprocess.run([sys.executable, "-m", "pipelines.run", *command], capture_output=True, text=True, check=False)
     assert (done.returncode, f"version {version} is champion: every probe met it" in done.stdout) == (0, True), done.stdout + done.stderr
 
@@ -125,6 +129,23 @@ def test_an_approved_candidate_becomes_champion_and_no_shopper_notices(run: Path
     assert (move.registry.champion(), report(run, "shadow", version)["agreement"]) == (version, 1.0)
     logged = [e for e in read_decisions(run / "lake") if e.scores and not e.request.shopper_id.startswith("probe:")]
     assert {e.scores.model_version.split("-")[0] for e in logged if e.scores} == {"linear", "second"}
+
+
+@pytest.mark.whole
+def test_the_image_promotes_what_this_machine_serves(run: Path, tmp_path: Path):
+    try:
+        need_images(f"image: {image_name('promote')}\n")
+    except UnavailableError as problem:
+        pytest.skip(str(problem))
+    version = add_candidate(run, "second", seed=2)
+    approved(run, version)
+    with serving(run) as served, traffic(served) as met:
+        while met["linear"] < 20:
+            time.sleep(0.1)
+        by_pipeline(run, version, tmp_path, "--on", "docker")
+        assert (met["failed"], met["second"] > 0) == (0, True)
+    assert stages(run) == {"1": "retired", version: "champion"}
+    assert {path.stat().st_uid for path in (run / "rollout").rglob("*")} == {os.getuid()}
 
 
 def test_a_broken_guardrail_rolls_back_within_one_look_and_says_why(run: Path, tmp_path: Path):
