@@ -66,8 +66,9 @@ def with_sources(pipeline: str) -> str:
 
 def _tagged(pipeline: str, tag: Any) -> str:
     for group in ENTRIES:
-        name = IMAGE.format(group=group)
-        pipeline = pipeline.replace(f"image: {name}\n", f"image: {name}-{tag(group)}\n")
+        named = f"image: {IMAGE.format(group=group)}"
+        if f"{named}\n" in pipeline:  # a tag costs a second: all that the group imports is read
+            pipeline = pipeline.replace(f"{named}\n", f"{named}-{tag(group)}\n")
     return pipeline
 
 

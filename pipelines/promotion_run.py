@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from components.promote import promotion
 from pipelines.compiled import compiled
 from pipelines.docker_runner import SETTINGS, STORAGE, docker_runner, need_images
 from pipelines.images import ROOT, with_sources
@@ -15,6 +16,7 @@ from pipelines.local_runner import run_pipeline
 from promolift.errors import InputError
 from promolift.kubectl import chosen
 from promolift.locks import held
+from promolift.promotion.trail_table import TrailTable
 from promolift.settings import FILE, load
 
 
@@ -36,16 +38,17 @@ def add_promotion(commands: Any) -> None:
 
 
 def promote(options: argparse.Namespace) -> int:
-    """Run it; exit status 0 when every task did what the trail allows (a version may stay where it is: the lines say why)."""
+    """Run it; exit status 0 when every task did what the trail allows (a version may stay where it is: the lines say why).
+
+    An order to roll back that nobody has carried out yet is carried out at once.
+    """
     settings, folder = load(), options.run_folder.resolve()
     if not folder.is_dir():
         raise InputError(f"There is no run folder {folder}; name a served run with --run.")
     guardrails = str(Path(options.guardrails).resolve()) if options.guardrails else ""
     context = chosen(options.context).context if options.on == "cluster" else ""
+    about = (str(folder), settings.mlflow_uri, settings.model_name, options.version)
     if options.dry_run:
-        from components.promote import promotion  # noqa: PLC0415 (loads MLflow)
-
-        about = (str(folder), settings.mlflow_uri, settings.model_name, options.version)
         print(promotion(*about, guardrails=guardrails, context=context).plan())
         return 0
     arguments = {
@@ -54,7 +57,11 @@ def promote(options: argparse.Namespace) -> int:
     }  # fmt: skip
     taken = f"Another promotion is at work in {folder}; it sees what the trail says at its next look."
     with held(folder / "rollout" / ".lock", "promote in a folder that can be written", taken):
-        _run(folder, arguments, in_images=options.on == "docker")
+        now = TrailTable(folder / "lake").standings().get(options.version)
+        if now is not None and now.wish is not None:  # a reviewer waits: the act itself, without a pipeline around it
+            promotion(*about, guardrails=guardrails, context=context).advance("shadow")
+        else:
+            _run(folder, arguments, in_images=options.on == "docker")
     return 0
 
 

@@ -97,9 +97,11 @@ def by_pipeline(run: Path, version: str, tmp_path: Path, *options: str) -> None:
 
 
 def taken_back(run: Path, move: Promotion) -> None:
-    """A champion that a reviewer orders back leaves its place to its predecessor."""
+    """A champion that a reviewer orders back leaves its place to its predecessor; no pipeline is built for that."""
     review_of(run).roll_back(BEA, move.version, "earns less")
-    assert move.advance("champion") is False
+    command = [sys.executable, "-m", "pipelines.run", "promotion", "--run", str(run), "--version", move.version]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"version {move.version} is rolled back: earns less\n"), done.stdout + done.stderr
     assert stages(run) == {"1": "champion", move.version: "rolled_back"}
     assert (read_manifest(run / "serving_model").name, move.registry.champion()) == ("linear", "1")
     assert "every probe met it" in move.target.probe(None, move.target.champion().version, "")
