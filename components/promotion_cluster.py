@@ -92,8 +92,8 @@ class ClusterTarget:
         self._kubectl("-n", NAMESPACE, "patch", "inferencegraph", GRAPH, "--type=json", "-p", json.dumps(patch))
         window = window_in(graph)
         self._rolled(GRAPH, lambda router: _window_of(router) == window)
+        self._left()
         if window is None:
-            self._left()
             self._kubectl("-n", NAMESPACE, "delete", "inferenceservice", SERVICE, "--ignore-not-found", "--wait=false")
 
     def _left(self) -> None:
@@ -104,7 +104,7 @@ class ClusterTarget:
                 "deletionTimestamp" in pod["metadata"] for pod in self._kubectl.get("-n", NAMESPACE, "pods", "-l", ROUTERS)["items"]
             )
 
-        _until(gone, f"Routers of the graph before did not end in {ROLLED_S} s, so the candidate's service is kept.")
+        _until(gone, f"Routers of the graph before did not end in {ROLLED_S} s, so some shoppers may still be served as before.")
 
     def probe(self, window: Window | None, champion: str, candidate: str) -> str:
         """Ask the router about shoppers who are nobody; a sentence about shares. Raises ConflictError when one meets the wrong model."""

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -19,6 +20,9 @@ from serving.traces import headers
 
 AGAIN_S = 0.01
 """Before a graph that failed is asked once more."""
+RENEWED_S = 5.0
+"""How long connections to the graph are used. Kubernetes balances connections, not requests: a router on its way out goes on answering on
+those that it has, for half a minute, and a new one gets none."""
 
 
 class Backend(Protocol):
@@ -87,7 +91,7 @@ class GraphBackend:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._session: aiohttp.ClientSession | None = None
+        self._line: _Line | None = None
 
     async def decide(self, request: Request, received_at: str, left_s: float) -> Envelope:
         """See Backend."""
@@ -106,8 +110,9 @@ class GraphBackend:
     async def _asked(self, request: Request, received_at: str, left_s: float) -> Envelope:
         """One call; the graph is told how much of the deadline is left."""
         body = dump_bytes(replace(request, deadline_ms=max(1, int(left_s * 1000))))
+        timeout = aiohttp.ClientTimeout(total=left_s)
         try:
-            async with self._opened().post(self._url, data=body, headers=headers(), timeout=aiohttp.ClientTimeout(total=left_s)) as answer:
+            async with self._connected() as session, session.post(self._url, data=body, headers=headers(), timeout=timeout) as answer:
                 content = await answer.read()
         except aiohttp.ClientError as problem:
             raise OSError(str(problem)) from problem
@@ -123,22 +128,46 @@ class GraphBackend:
     async def ready(self) -> bool:
         """See Backend."""
         try:
-            async with self._opened().get(f"{self._url}/readyz", timeout=aiohttp.ClientTimeout(total=1)) as answer:
+            async with self._connected() as session, session.get(f"{self._url}/readyz", timeout=aiohttp.ClientTimeout(total=1)) as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
 
     async def close(self) -> None:
         """See Backend."""
-        if self._session is not None:
-            await self._session.close()
+        if self._line is not None:
+            await self._line.session.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            always = {"Content-Type": "application/json"}
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers=always)
-        return self._session
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[aiohttp.ClientSession]:
+        """Connections for one call. Those that are too old are closed once nobody waits for an answer on them."""
+        line, now = self._line, time.monotonic()
+        if line is None or now > line.until:
+            former, line = line, _Line(_session(), now + RENEWED_S)
+            self._line = line
+            if former is not None and not former.calls:
+                await former.session.close()
+        line.calls += 1
+        try:
+            yield line.session
+        finally:
+            line.calls -= 1
+            if not line.calls and line is not self._line:
+                await line.session.close()
+
+
+@dataclass
+class _Line:
+    """Connections that are used until a moment of the monotonic clock, and how many calls use them now."""
+
+    session: aiohttp.ClientSession
+    until: float
+    calls: int = 0
+
+
+def _session() -> aiohttp.ClientSession:
+    always = {"Content-Type": "application/json"}
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), headers=always)
 
 
 def _refused(status: int, content: bytes) -> Exception:

@@ -27,7 +27,6 @@ from promolift.policy.token import Keys
 from promolift.yaml_file import YamlFile
 from serving.engine.app import Engine, Limits, application
 from serving.engine.auth import Authenticator, Issuer, keys_in
-from serving.engine.backends import GraphBackend, now_iso
 from serving.engine.door import Door, Terms
 from serving.engine.metrics import Metrics
 from serving.engine.operations import Operations
@@ -35,7 +34,6 @@ from serving.kserve import constraints
 from serving.kserve.decision_log import DecisionLog
 from serving.kserve.log_delta import DeltaLog
 from serving.kserve.spool import spill_to
-from tests.serving.conftest import listening
 
 PROMOS = (Promo("meat_20", "meat", 0.2, 500),)
 POLICY = Policy(lambda_cost=0.0, explore_share=0.0, holdout_share=0.0, hash_salt="salt", do_no_harm=True)
@@ -299,33 +297,6 @@ def test_an_answer_of_the_doors_own_with_other_parameters_is_a_conflict(engines:
     asyncio.run(door.decide(request))
     with pytest.raises(ConflictError, match="used before"):
         asyncio.run(door.decide(replace(request, store_id="2")))
-
-
-@pytest.mark.parametrize(("failures", "asked"), [(0, 1), (1, 2), (2, 2)])
-def test_a_graph_that_failed_is_asked_once_more_and_no_more(failures: int, asked: int):
-    calls: list[bytes] = []
-
-    async def graph(scope: Any, receive: Any, send: Any) -> None:
-        body = (await receive())["body"]
-        calls.append(body)
-        status, answer = (500, b"{}") if len(calls) <= failures else (200, b'{"request": ' + body + b"}")
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
-        await send({"type": "http.response.body", "body": answer})
-
-    async def decided(url: str) -> Envelope:
-        backend = GraphBackend(url)
-        try:
-            return await backend.decide(read_bytes(Request, json.dumps(ASKED).encode()), now_iso(), 5.0)
-        finally:
-            await backend.close()
-
-    with listening(graph) as url:
-        if failures < 2:
-            assert asyncio.run(decided(url)).request.request_id == ASKED["request_id"]
-        else:
-            with pytest.raises(OSError, match="the graph answered 500"):
-                asyncio.run(decided(url))
-    assert len(calls) == asked
 
 
 @pytest.mark.slow
