@@ -19,6 +19,7 @@ from components.promotion_registry import Registry
 from components.promotion_target import RunTarget
 from components.promotion_watch import SeenLog, broken, look, record
 from promolift.contracts.artifacts import read_manifest, write_json
+from promolift.drift.reference import read_reference
 from promolift.errors import ConflictError, InputError, PromoliftError
 from promolift.promotion.approval import approval_key, need_approval
 from promolift.promotion.graph_change import changed, diff, graph_hash, need_exchangeable, window_of
@@ -150,7 +151,10 @@ class Promotion:
         if PATH.index(stage) > PATH.index(up_to):
             _say(f"version {self.version} is approved up to {up_to}; a reviewer's approval of {stage} is needed to go on")
             return False
-        need_exchangeable(self.target.champion(), read_manifest(self.registry.model(self.version)))
+        folder = self.registry.model(self.version)
+        model = read_manifest(folder)
+        need_exchangeable(self.target.champion(), model)
+        read_reference(folder, model.version)  # a detector that is given another model's does not start
         return True
 
     def _move(self, now: Standing, stage: Stage) -> None:

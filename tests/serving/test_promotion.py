@@ -233,6 +233,10 @@ def test_what_may_not_move_leaves_everything_as_it_was(run: Path, tmp_path: Path
             of(run, "9", tmp_path).advance("shadow")
         graph = run / "rollout" / "graph.yaml"
         assert of(run, version, tmp_path, patience=1).advance("shadow") is False  # nobody asks, so it sees nothing
+        (foreign := move.registry.model(version) / "reference.json").write_text("{}")
+        with pytest.raises(InputError, match=r"reference\.json' is no reference"):
+            move.advance("canary_10")
+        foreign.unlink()
         kept = graph.read_text()
         graph.write_text(kept.replace("promo-constraints", "promo-other"))
         with pytest.raises(ConflictError, match="The graph was edited by hand"):
