@@ -107,8 +107,12 @@ def _canaries(figures: dict[str, Any]) -> Iterator[str]:
     yield f"- Made slow on purpose, it was rolled back; its last decision came {slow['rollback_s']} s after the order. {_failed(slow)}"
     for name in ("canary that always promotes", "champion and back"):
         if found := figures.get(name):
-            why = f", rolled back by the guardrail {found['reason'].partition(':')[0]}" if "reason" in found else ""
-            yield f"- {name[0].upper()}{name[1:]}{why}. {_failed(found)}"
+            why = f"rolled back by the guardrail {found['reason'].partition(':')[0]}" if "reason" in found else _back(found)
+            yield f"- {name[0].upper()}{name[1:]}: {why}. {_failed(found)}"
+
+
+def _back(found: dict[str, Any]) -> str:
+    return f"its last decision came {found['rollback_s']} s after the reviewer's order"
 
 
 def _failed(found: dict[str, Any]) -> str:
