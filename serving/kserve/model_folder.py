@@ -14,6 +14,8 @@ def load_manifest(folder: Path) -> ModelManifest:
         manifest = read_manifest(folder)
     except FileNotFoundError as problem:
         raise InputError(f"There is no model in {folder} (manifest.json is missing); name a model folder with --model.") from problem
+    except OSError as problem:
+        raise InputError(f"{folder / 'manifest.json'} cannot be read ({problem.strerror}); let this program's user read it.") from problem
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as problem:
         raise InputError(f"{folder / 'manifest.json'} is not a model manifest ({problem}); export the model again.") from problem
     unbounded = [promo.promo_id for promo in manifest.promos if not manifest.harm_bound.get(promo.promo_id)]

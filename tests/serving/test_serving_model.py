@@ -120,6 +120,12 @@ def test_without_a_prior_there_is_no_score(model_folder: Path, tmp_path: Path):
     assert (final.scores.evidence, final.scores.value, final.scores.error) == ("none", (), "The model was not asked: no features.")
 
 
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path):
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(InputError, match=r"manifest\.json cannot be read \(Is a directory\)"):
+        load_manifest(tmp_path)
+
+
 def test_no_candidates_need_no_model(model_folder: Path):
     final = Predictor(model_folder)(replace(asked(), candidates=Candidates((), {}, "v")))
     assert final.scores is not None
