@@ -10,6 +10,7 @@ FAST := not slow and not whole and not cluster
 SHARED := -n auto --dist loadfile --no-loadscope-reorder
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PYTHONHASHSEED ?= 0
+unexport PYTHONDONTWRITEBYTECODE # every process would compile all of our modules anew
 
 .DEFAULT_GOAL := help
 .PHONY: help setup format check test test-fast test-whole compile demo serve decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster alibi bench drift-bench science clean
