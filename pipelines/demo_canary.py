@@ -30,6 +30,7 @@ from components.register_model import register
 from components.write_dossier import write
 from pipelines.demo_service import Request, Service, baskets, lay_out, served_copy
 from promolift.contracts.artifacts import Verdict, read_manifest, read_verdict, write_json
+from promolift.drift.reference import read_reference, write_reference
 from promolift.errors import PromoliftError
 from promolift.promotion.actions import Review, dossier_place
 from promolift.promotion.approval import Person, approval_key
@@ -165,7 +166,11 @@ def _anew(act: Act, number: int) -> str:
     place = Path(shutil.copytree(act.run / "models" / act.chosen, models / act.chosen))
     content = (place / "model.tflite").read_bytes() + number.to_bytes(4)
     (place / "model.tflite").write_bytes(content)
-    write_json(place / "manifest.json", replace(read_manifest(place), sha256=hashlib.sha256(content).hexdigest()))
+    former = read_manifest(place)
+    manifest = replace(former, sha256=hashlib.sha256(content).hexdigest())
+    write_json(place / "manifest.json", manifest)
+    if (reference := read_reference(place, former.version)) is not None:
+        write_reference(replace(reference, version=manifest.version), place)
     return act.register(models, act.run / "evaluation")
 
 
