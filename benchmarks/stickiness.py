@@ -93,7 +93,7 @@ def main() -> int:
     """Measure and write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stickiness", description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("build/demo"), help="a finished run (%(default)s)")
-    parser.add_argument("--shoppers", type=int, default=50_000, help="each asks once before and once after a restart (%(default)s)")
+    parser.add_argument("--shoppers", type=int, default=100_000, help="each asks once before and once after a restart (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("build/stickiness.json"), help="where figures go (%(default)s)")
     parser.add_argument("--document", type=Path, metavar="FILE", help="also write them between the markers of this file (docs/review.md)")
     options = parser.parse_args()
