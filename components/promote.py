@@ -8,7 +8,8 @@ graph before may have answered.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from promolift.promotion.approval import approval_key, need_approval
 from promolift.promotion.graph_change import changed, diff, graph_hash, need_exchangeable, window_of
 from promolift.promotion.guardrails import Limits, read_limits
 from promolift.promotion.stages import PATH, SHARE, Stage, next_stage
-from promolift.promotion.trail import Entry, Standing
+from promolift.promotion.trail import Action, Entry, Standing
 from promolift.promotion.trail_table import TrailTable
 from promolift.settings import load
 
@@ -79,7 +80,7 @@ class Promotion:
                 return False
             self._move(now, stage)
         elif stage in SHARE and self._since(stage).action != "serve":
-            self._serve(now, stage)
+            self._serve(stage)
         return True if stage == "champion" else self._watch(stage)
 
     def plan(self) -> str:
@@ -97,12 +98,12 @@ class Promotion:
     def roll_back(self, actor: str, reason: str, detail: dict[str, Any] | None = None) -> None:
         """Send every shopper to the model that served before, and say so in the trail. Raises ConflictError where nothing is to undo."""
         now = self.standing()
-        entries = [self._entry(now, "rolled_back", actor, reason, detail or {})]
+        entries = [self._entry(now, "rolled_back", actor, reason, detail=detail)]
         before = self._former() if now.stage == "champion" else None
         if now.stage == "champion" and before is None:
             raise ConflictError(f"Version {self.version} has no predecessor to go back to; promote another one instead.")
         if before is not None:
-            entries.append(self._entry(before, "champion", actor, f"back, since {self.version} was rolled back", {}))
+            entries.append(self._entry(before, "champion", actor, f"back, since {self.version} was rolled back"))
         self.trail.append(*entries)
         self._apply(now, "rolled_back", champion=before)
         self._mirror(entries)
@@ -162,33 +163,36 @@ class Promotion:
         former = self.trail.standings().get(self.registry.champion()) if stage == "champion" else None
         entries: list[Entry] = []
         if former is not None and former.stage == "champion":
-            entries.append(self._entry(former, "retired", ACTOR, f"version {self.version} took its place", {}))
-        entries.append(self._entry(now, stage, ACTOR, reason, {}))  # last: `settle` looks at the newest
+            entries.append(self._entry(former, "retired", ACTOR, f"version {self.version} took its place"))
+        entries.append(self._entry(now, stage, ACTOR, reason))  # last: `settle` looks at the newest
         self.target.served()
         self._mirror(entries)
         self.trail.append(*entries)
-        try:
+        with self._or_back(stage):
             self._apply(now, stage)
             if stage == "champion":
                 self.registry.crown(self.version)
-        except (PromoliftError, OSError) as problem:
-            self.roll_back(ACTOR, f"the move to {stage} failed: {problem}")
-            raise
         if stage == "shadow":
             _say(f"version {self.version} is shadow: it serves nobody")
         else:
-            self._serve(now, stage)
+            self._serve(stage)
 
-    def _serve(self, now: Standing, stage: Stage) -> None:
+    def _serve(self, stage: Stage) -> None:
         """Probe the stage's graph; the trail then says since when shoppers meet it."""
-        try:
+        now = self.standing()
+        with self._or_back(stage):
             probed = self.target.probe(window_of(now.model, stage), self.target.champion().version, now.model)
+        self.trail.append(self._entry(now, stage, ACTOR, probed, action="serve"))
+        _say(f"version {self.version} is {stage}: {probed}")
+
+    @contextmanager
+    def _or_back(self, stage: Stage) -> Iterator[None]:
+        """What fails in here takes the version back."""
+        try:
+            yield
         except (PromoliftError, OSError) as problem:
             self.roll_back(ACTOR, f"the move to {stage} failed: {problem}")
             raise
-        moved = self.standing()
-        self.trail.append(replace(self._entry(moved, stage, ACTOR, probed, {}), action="serve", graph=""))
-        _say(f"version {self.version} is {stage}: {probed}")
 
     def _mirror(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -261,10 +265,12 @@ class Promotion:
         retired = [e for e in self.trail.entries() if e.stage_to == "retired" and found[e.version].stage == "retired"]
         return found[retired[-1].version] if retired else None
 
-    def _entry(self, now: Standing, stage: Stage, actor: str, reason: str, detail: dict[str, Any]) -> Entry:
-        graph = graph_hash(changed(self.target.graph(), now.model, stage))
-        text = json.dumps(detail, sort_keys=True, default=str)
-        made = Entry(0, now.version, now.model, "move", now.stage, stage, actor, datetime.now(UTC), reason, graph=graph, detail=text)
+    def _entry(
+        self, now: Standing, stage: Stage, actor: str, reason: str, *, action: Action = "move", detail: dict[str, Any] | None = None
+    ) -> Entry:  # fmt: skip
+        graph = graph_hash(changed(self.target.graph(), now.model, stage)) if action == "move" else ""
+        text = json.dumps(detail or {}, sort_keys=True, default=str)
+        made = Entry(0, now.version, now.model, action, now.stage, stage, actor, datetime.now(UTC), reason, graph=graph, detail=text)
         return replace(made, evidence=now.last.evidence, champion=self.registry.champion())
 
 

@@ -30,7 +30,7 @@ from components.register_model import register
 from components.write_dossier import write
 from pipelines.demo_service import Request, Service, baskets, lay_out, served_copy
 from promolift.contracts.artifacts import Verdict, read_manifest, read_verdict, write_json
-from promolift.drift.reference import read_reference, write_reference
+from promolift.drift.reference import hand_on
 from promolift.errors import PromoliftError
 from promolift.promotion.actions import Review, dossier_place
 from promolift.promotion.approval import Person, approval_key
@@ -169,8 +169,7 @@ def _anew(act: Act, number: int) -> str:
     former = read_manifest(place)
     manifest = replace(former, sha256=hashlib.sha256(content).hexdigest())
     write_json(place / "manifest.json", manifest)
-    if (reference := read_reference(place, former.version)) is not None:
-        write_reference(replace(reference, version=manifest.version), place)
+    hand_on(place, former.version, manifest.version)
     return act.register(models, act.run / "evaluation")
 
 

@@ -58,8 +58,8 @@ def promote(options: argparse.Namespace) -> int:
     taken = f"Another promotion is at work in {folder}; it sees what the trail says at its next look."
     with held(folder / "rollout" / ".lock", "promote in a folder that can be written", taken):
         now = TrailTable(folder / "lake").standings().get(options.version)
-        if now is not None and now.wish is not None:  # a reviewer waits: the act itself, without a pipeline around it
-            promotion(*about, guardrails=guardrails, context=context).advance("shadow")
+        if now is not None and now.wish is not None:  # a reviewer waits: a pipeline around it takes longer than the act
+            promotion(*about, guardrails=guardrails, context=context).roll_back(now.wish.actor, now.wish.reason)
         else:
             _run(folder, arguments, in_images=options.on == "docker")
     return 0

@@ -10,7 +10,7 @@ from typing import Any
 from components.promotion_entry import enter
 from components.register_model import register
 from promolift.contracts.artifacts import Check, Verdict, read_manifest, write_json
-from promolift.drift.reference import read_reference, write_reference
+from promolift.drift.reference import hand_on
 from promolift.promotion.dossier import seal
 
 CHECKS = (
@@ -66,8 +66,7 @@ def add_candidate(run: Path, name: str, **changes: Any) -> str:
     write_json(evaluation / "verdict.json", Verdict(name, True, CHECKS))
     write_json(evaluation / "metrics.json", {"models": {}})
     manifest = read_manifest(folder)
-    if (reference := read_reference(run / "serving_model", read_manifest(run / "serving_model").version)) is not None:
-        write_reference(replace(reference, version=manifest.version), folder)
+    hand_on(folder, read_manifest(run / "serving_model").version, manifest.version)
     dossier = write_dossier(run / "dossier", f"{name}-{manifest.sha256[:12]}")
     found = register(
         str(run / "models"), str(evaluation), str(run / "lake"), f"sqlite:///{run}/mlflow.db", "promolift-uplift",

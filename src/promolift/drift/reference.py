@@ -134,6 +134,12 @@ def read_reference(folder: Path, version: str) -> Reference | None:
     return found
 
 
+def hand_on(folder: Path, former: str, version: str) -> None:
+    """The reference in `folder`, where there is one, becomes that of the same model exported anew. Raises as `read_reference` does."""
+    if (reference := read_reference(folder, former)) is not None:
+        write_reference(replace(reference, version=version), folder)
+
+
 def _reference(document: Mapping[str, Any], arrays: Mapping[str, Any]) -> Reference:
     given = document["columns"]
     columns = Columns(
