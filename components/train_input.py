@@ -34,4 +34,7 @@ def dataset(examples: Examples, vocabulary: Vocabularies, split: str, rows: int,
     data = tf.data.Dataset.from_generator(read, output_signature=specs).unbatch()
     if shuffle:
         data = data.shuffle(shuffle[0], seed=shuffle[1], reshuffle_each_iteration=False)
-    return data.batch(rows).prefetch(2)
+    # Nothing is left to tune, and the thread that would do it keeps the end of many an epoch waiting for a whole second.
+    untuned = tf.data.Options()
+    untuned.autotune.enabled = False
+    return data.batch(rows).prefetch(2).with_options(untuned)

@@ -32,11 +32,15 @@ MACHINE = {
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.memory": "3g",
+    "spark.sql.adaptive.advisoryPartitionSizeInBytes": "4m",
     "spark.driver.extraJavaOptions": (
-        f"-XX:+UseParallelGC -Dio.netty.tryReflectionSetAccessible=true -Dlog4j2.configurationFile=file:{LOGGING.resolve()}"
+        "-XX:+UseParallelGC -XX:-DontCompileHugeMethods -Dio.netty.tryReflectionSetAccessible=true "
+        f"-Dlog4j2.configurationFile=file:{LOGGING.resolve()}"
     ),
 }
-"""Few partitions, because a job here moves some million rows; the console stays free for our own progress lines."""
+"""Few partitions, because a job here moves some million rows, but not one alone, which a single core would work off: Spark joins
+partitions up to 64 MB by default. The features' many sums are one method of more bytes than Java compiles without being told to. The
+console stays free for our own progress lines."""
 
 
 def start_session(jars: Path, *, submitted: bool = False, java_options: str = "") -> SparkSession:

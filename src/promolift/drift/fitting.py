@@ -20,7 +20,6 @@ from promolift.drift.sketch import (
     BINS,
     Day,
     Sketch,
-    binned,
     column_names,
     day_of_rows,
     distances,
@@ -64,21 +63,20 @@ def fit(columns: Columns, rows: Rows, version: str, seed: int, segments: Sequenc
         version, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0], nothing[0],
         np.zeros(0), *_sample(rows, seed), len(rows), _period(rows),
     )  # fmt: skip
-    return replace(_calibrated(draft, rows), segments=_segments(draft, rows, segments, seed))
+    day = day_of_rows(draft, rows)
+    return replace(_calibrated(draft, rows, day), segments=_segments(draft, rows, day, segments, seed))
 
 
-def _segments(draft: Reference, rows: Rows, names: Sequence[str], seed: int) -> dict[Segment, Reference]:
+def _segments(draft: Reference, rows: Rows, whole: Day, names: Sequence[str], seed: int) -> dict[Segment, Reference]:
     """Values of texts, quarters of numbers; none of a column that is nearly the same for all."""
     found: dict[Segment, Reference] = {}
-    if not names:
-        return found
-    bins = binned(draft, rows)
     for segment in (part for name in names for part in _parts(draft.columns, name)):
-        own = rows[within(draft.columns, segment, bins)]
+        held = within(draft.columns, segment, whole.bins)
+        own = rows[held]
         if LEAST_OF_SEGMENT <= len(own) <= len(rows) - LEAST_OF_SEGMENT:
             sample, visits = _sample(own, seed, SAMPLE // 5)
             begun = replace(draft, sample=sample, visits=visits, rows=len(own), period=_period(own))
-            found[segment] = _calibrated(begun, own)
+            found[segment] = _calibrated(begun, own, whole.only(held))
     return found
 
 
@@ -121,8 +119,8 @@ def _period(rows: Rows) -> tuple[str, str]:
     return first, last
 
 
-def _calibrated(draft: Reference, rows: Rows) -> Reference:
-    k, whole = width(draft.columns), day_of_rows(draft, rows)
+def _calibrated(draft: Reference, rows: Rows, day: Day) -> Reference:
+    k, whole = width(draft.columns), Day(day.bins.copy(), day.shoppers)
     whole.bins[:, column_names(draft.columns).index("outside")] = outside_of_others(rows, len(draft.columns.features))
     order = np.argsort(rows["day"], kind="stable")
     days, starts = np.unique(rows["day"][order], return_index=True)
@@ -151,15 +149,15 @@ def _calibrated(draft: Reference, rows: Rows) -> Reference:
 def outside_of_others(rows: Rows, features: int) -> NDArray[np.bool_]:
     """Rows [n] beyond the range of every other shopper: of somebody new as many are outside, though nothing changed."""
     found = np.zeros(len(rows), np.bool_)
-    names, place = np.unique(rows["shopper"], return_inverse=True)
-    for feature in range(features):
-        for values in (rows["numbers"][:, feature], -rows["numbers"][:, feature]):
-            known = np.where(np.isnan(values), -np.inf, values)
-            greatest = np.full(len(names), -np.inf)
-            np.maximum.at(greatest, place, known)
-            first = int(np.argmax(greatest))
-            second = np.delete(greatest, first).max(initial=-np.inf)
-            found |= (place == first) & (known > second)
+    order = np.argsort(rows["shopper"], kind="stable")
+    names, starts, place = np.unique(rows["shopper"][order], return_index=True, return_inverse=True)
+    numbers = rows["numbers"][order, :features]
+    for signed in (numbers, -numbers):
+        known = np.where(np.isnan(signed), -np.inf, signed)
+        greatest = np.maximum.reduceat(known, starts)
+        first = np.argmax(greatest, axis=0)
+        greatest[first, np.arange(features)] = -np.inf
+        found[order] |= ((place[:, None] == first) & (known > greatest.max(axis=0))).any(axis=1)
     return found
 
 
