@@ -150,7 +150,7 @@ def outside_of_others(rows: Rows, features: int) -> NDArray[np.bool_]:
     """Rows [n] beyond the range of every other shopper: of somebody new as many are outside, though nothing changed."""
     found = np.zeros(len(rows), np.bool_)
     order = np.argsort(rows["shopper"], kind="stable")
-    names, starts, place = np.unique(rows["shopper"][order], return_index=True, return_inverse=True)
+    _, starts, place = np.unique(rows["shopper"][order], return_index=True, return_inverse=True)
     numbers = rows["numbers"][order, :features]
     for signed in (numbers, -numbers):
         known = np.where(np.isnan(signed), -np.inf, signed)
