@@ -24,9 +24,7 @@ from promolift.contracts.artifacts import write_json
 from promolift.contracts.tables import EXAMPLES
 from promolift.errors import PromoliftError
 from promolift.memory import PeakMemory
-
-BUILD = ("ingest_events", "build_exposures", "build_features", "build_examples")
-"""The jobs of a data set: what DuckDB does too."""
+from spark_jobs.__main__ import DATASET
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def _timed(work: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def _spark(lake: Path, log: Path) -> Step:
     """The jobs in one Spark process: their records by name, each with the peak memory while that job ran."""
     start, records = time.perf_counter(), {}
-    command = [sys.executable, "-m", "spark_jobs", *BUILD, "--lake", str(lake)]
+    command = [sys.executable, "-m", "spark_jobs", *DATASET, "--lake", str(lake)]
     with (
         PeakMemory() as memory,
         log.open("w", encoding="utf-8") as said,

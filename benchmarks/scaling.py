@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from benchmarks.document import write_block
 from components.land_events import land
 from promolift.contracts.tables import LANDING
-from spark_jobs.__main__ import JOBS
+from spark_jobs.__main__ import DATASET
 
 FACTORS = (1, 3, 10)
 LARGE, CORES, EFFICIENCY = 1_000, 256, 0.5
@@ -71,7 +71,7 @@ def _renamed(table: pa.Table, copy: int) -> pa.Table:
 
 def lines(found: dict[str, Any]) -> list[str]:
     """The table, and the estimate for LARGE with its arithmetic."""
-    jobs = sorted(found["1"]["jobs"], key=JOBS.index)
+    jobs = sorted(found["1"]["jobs"], key=DATASET.index)
     head = ["times", "landed rows", *jobs, "all, start included", "rows a second", "most memory"]
     table = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for factor in map(str, FACTORS):

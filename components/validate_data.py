@@ -115,16 +115,16 @@ def _run(context: Any, name: str, frame: pa.Table, suite: list[Any]) -> list[Any
 
 
 def _as_pandas(frame: pa.Table) -> pd.DataFrame:
-    """Arrow-backed columns keep 1.5 M rows at a few hundred MB; whole numbers become numpy's, whose limits are compared at once.
+    """Arrow-backed columns, which keep 1.5 M rows at a few hundred MB; columns of numbers without a null are numpy's.
 
-    Great Expectations calls a Python function for every row of a number of any other type.
+    Great Expectations compares those with their limits at once, and calls a Python function for every row of others.
     """
-    whole = {
+    plain = {
         f.name: f.type.to_pandas_dtype()
         for f, c in zip(frame.schema, frame.columns, strict=True)
         if _is_number(f.type) and not c.null_count
     }
-    return frame.to_pandas(types_mapper=pd.ArrowDtype).astype(whole)
+    return frame.to_pandas(types_mapper=pd.ArrowDtype).astype(plain)
 
 
 def _is_number(kind: pa.DataType) -> bool:

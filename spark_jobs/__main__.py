@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from promolift.errors import PromoliftError
 from promolift.settings import Settings, load
 
-JOBS = ("ingest_events", "build_exposures", "build_features", "build_examples", "measure_lift")
+DATASET = ("ingest_events", "build_exposures", "build_features", "build_examples")
+"""From landed events to examples, in the order in which each reads what the one before wrote."""
+JOBS = (*DATASET, "measure_lift")
 WAYS = ("here", "submit", "operator")
 """Where the jobs may run: in this process, or in pods by spark-submit or by Kubeflow's Spark operator."""
 EXAMPLES = """examples:

@@ -38,9 +38,9 @@ MACHINE = {
         f"-Dlog4j2.configurationFile=file:{LOGGING.resolve()}"
     ),
 }
-"""Few partitions, because a job here moves some million rows, but not one alone, which a single core would work off: Spark joins
-partitions up to 64 MB by default. The features' many sums are one method of more bytes than Java compiles without being told to. The
-console stays free for our own progress lines."""
+"""Few partitions, because a job here moves some million rows; but they are joined up to 4 MB, not to Spark's 64, with which one core made
+all features. Their many sums are one Java method, longer than what is compiled by default. The console stays free for our own progress
+lines."""
 
 
 def start_session(jars: Path, *, submitted: bool = False, java_options: str = "") -> SparkSession:

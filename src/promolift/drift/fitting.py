@@ -63,8 +63,8 @@ def fit(columns: Columns, rows: Rows, version: str, seed: int, segments: Sequenc
         version, columns, np.concatenate([own, across]), outside, joint, nothing, nothing, nothing[0], nothing[0],
         np.zeros(0), *_sample(rows, seed), len(rows), _period(rows),
     )  # fmt: skip
-    day = day_of_rows(draft, rows)
-    return replace(_calibrated(draft, rows, day), segments=_segments(draft, rows, day, segments, seed))
+    whole = day_of_rows(draft, rows)
+    return replace(_calibrated(draft, rows, whole), segments=_segments(draft, rows, whole, segments, seed))
 
 
 def _segments(draft: Reference, rows: Rows, whole: Day, names: Sequence[str], seed: int) -> dict[Segment, Reference]:
@@ -119,8 +119,9 @@ def _period(rows: Rows) -> tuple[str, str]:
     return first, last
 
 
-def _calibrated(draft: Reference, rows: Rows, day: Day) -> Reference:
-    k, whole = width(draft.columns), Day(day.bins.copy(), day.shoppers)
+def _calibrated(draft: Reference, rows: Rows, whole: Day) -> Reference:
+    """`whole`: the rows in bins; which of them are outside is found among these rows, by the other shoppers of a segment."""
+    k, whole = width(draft.columns), replace(whole, bins=whole.bins.copy())
     whole.bins[:, column_names(draft.columns).index("outside")] = outside_of_others(rows, len(draft.columns.features))
     order = np.argsort(rows["day"], kind="stable")
     days, starts = np.unique(rows["day"][order], return_index=True)
