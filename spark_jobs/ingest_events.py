@@ -76,8 +76,11 @@ def _repeated(received: DataFrame, key: tuple[str, ...]) -> DataFrame:
 def _sorted_out(judged: DataFrame, repeated: DataFrame, silver: Table) -> tuple[DataFrame, DataFrame]:
     """(kept, refused). Of good rows with the same key the first to arrive is kept.
 
-    Nearly every key occurs once, so only the few rows that are bad or share their key's hash are held and sorted; the rest passes by.
+    Nearly every key occurs once, so only the few rows that are bad or share their key's hash are held and sorted; the rest passes by,
+    and all of it where no key occurs twice.
     """
+    if repeated.isEmpty():
+        return conform(judged.where("reason is null"), silver), judged.where("reason is not null")
     marked = judged.withColumn("hash", F.xxhash64(*silver.key)).join(F.broadcast(repeated), on="hash", how="left")
     odd = marked.where("again or reason is not null").persist()
     order = ["arrived_at"] if "arrived_at" in silver.names else []
@@ -107,12 +110,12 @@ def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) 
     silver = silver_of(landed)
     received = _received(lake, files)
     rows, extra = _conformed(lake, landed.name, received)
-    repeated = _repeated(received, silver.key).persist()
-    kept, refused = _sorted_out(with_reason(rows, silver, card, extra), repeated, silver)
+    kept, refused = _sorted_out(with_reason(rows, silver, card, extra), _repeated(received, silver.key).persist(), silver)
     before = rows_of(lake.log(silver)) if lake.exists(silver) else 0
     lake.insert_new(silver, kept)
-    reasons = {r["reason"]: int(r["count"]) for r in refused.groupBy("reason").count().collect()}
-    new, total, bad = lake.writes[silver.path]["rows"] - before, sum(f.rows for f in files), sum(reasons.values())
+    new, total = lake.writes[silver.path]["rows"] - before, sum(f.rows for f in files)
+    reasons = {} if new == total else {r["reason"]: int(r["count"]) for r in refused.groupBy("reason").count().collect()}
+    bad = sum(reasons.values())
     counters = {"received": total, "kept": new, "quarantined": bad, "duplicates": total - new - bad, "reasons": reasons}
     say("ingest_events", landed.name, counters)
     return _Sorted(counters, _quarantined(refused, landed) if reasons else None)

@@ -1,5 +1,8 @@
 """Rows -> rows with the first reason to refuse them, derived from the contract plus the rules that span columns."""
 
+from functools import reduce
+from operator import add, or_
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -30,8 +33,9 @@ def _limits(column: ContractColumn) -> list[tuple[Column, str]]:
 def _assignments(card: SourceCard) -> list[tuple[Column, str]]:
     arms = F.array(*(F.lit(a) for a in card.arms))
     given = F.get("propensities", F.array_position(arms, F.col("promo_id")).cast("int") - 1)
-    total = F.aggregate("propensities", F.lit(0.0), lambda a, b: a + b)
-    wrong = F.exists("propensities", lambda p: p.isNull() | F.isnan(p) | (p < 0) | (p > 1))
+    each = [F.get("propensities", F.lit(position)) for position in range(len(card.arms))]
+    wrong = reduce(or_, (p.isNull() | F.isnan(p) | (p < 0) | (p > 1) for p in each))
+    total = reduce(add, each)
     return [
         (~F.col("promo_id").isin(*card.arms), "promo_id is not an arm of this source"),
         (F.size("propensities") != len(card.arms), "propensities do not match the arms"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from delta import tables as delta
 from deltalake import DeltaTable
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -317,6 +318,21 @@ def test_bronze_is_the_delivered_file_byte_for_byte(spark: SparkSession, tmp_pat
     found = rows(root, bronze)
     assert [r["event_time"] for r in found] == [p["event_time"] for p in small.world()["purchases"]]
     assert {r["delivery"].split("@")[0] for r in found} == {"part-0.parquet"}
+
+
+@pytest.mark.parametrize("kind", ["plain", "empty", "partitioned", "with deleted rows"])
+def test_a_table_is_read_as_delta_reads_it(spark: SparkSession, own: Path, kind: str) -> None:
+    bought = contract.table("silver", "purchases")
+    table = {"empty": contract.QUARANTINE, "partitioned": contract.bronze_of(contract.table("landing", "purchases"))}.get(kind, bought)
+    rows_before = rows(own, bought)
+    if kind == "with deleted rows":
+        spark.sql(f"alter table delta.`{own / table.path}` set tblproperties ('delta.enableDeletionVectors' = true)").collect()
+        delta.DeltaTable.forPath(spark, str(own / table.path)).delete(F.col("event_id") == rows_before[0]["event_id"])
+    by_delta = spark.read.format("delta").load(str(own / table.path))
+    by_us = lake.Lake(spark, str(own)).read(table)
+    assert by_us.schema == by_delta.schema
+    assert sorted(map(str, by_us.collect())) == sorted(map(str, by_delta.collect()))
+    assert by_us.count() == len(small.world()["purchases"]) * (kind != "empty") - (kind == "with deleted rows")
 
 
 def test_a_damaged_page_is_named_before_anything_is_written(spark: SparkSession, tmp_path: Path) -> None:
