@@ -13,7 +13,7 @@ export PYTHONHASHSEED ?= 0
 unexport PYTHONDONTWRITEBYTECODE # every process would compile all of our modules anew
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format check test test-fast test-whole compile demo serve decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster alibi bench drift-bench science clean
+.PHONY: help setup format check test test-fast test-whole compile demo serve serve-docker decide replay lift review load faults images manifests deploy-local undeploy-local test-cluster alibi bench drift-bench science clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,10 @@ demo: $(READY) ## real shopping histories -> model -> verdict -> served graph ->
 
 serve: $(READY) ## start engine, graph and the four nodes for the champion of RUN (default build/demo)
 	@$(PYTHON) -m serving.kserve serve --run $(RUN)
+
+serve-docker: $(READY) ## the same in one container (compose.yaml; needs Docker with its plugin Compose)
+	@$(PYTHON) -m pipelines.build_images online
+	@RUN=$(abspath $(RUN)) OWNER=$$(id -u):$$(id -g) ONLINE=$$($(PYTHON) -m deployment images | grep /online) docker compose up
 
 decide: $(READY) ## ask the served engine for one shopper: make decide SHOPPER=1823
 	@$(PYTHON) -m serving.kserve decide --run $(RUN) $(if $(SHOPPER),--shopper $(SHOPPER))
