@@ -57,6 +57,7 @@ serve: $(READY) ## start engine, graph and the four nodes for the champion of RU
 	@$(PYTHON) -m serving.kserve serve --run $(RUN)
 
 serve-docker: $(READY) ## the same in one container (compose.yaml; needs Docker with its plugin Compose)
+	@docker compose version >/dev/null 2>&1 || { echo "serve-docker needs Docker with its plugin Compose; make serve needs neither." >&2; exit 4; }
 	@$(PYTHON) -m pipelines.build_images online
 	@RUN=$(abspath $(RUN)) OWNER=$$(id -u):$$(id -g) ONLINE=$$($(PYTHON) -m deployment images | grep /online) docker compose up
 

@@ -96,7 +96,7 @@ class Lake:
         return self._rows(table, log)
 
     def _rows(self, table: Table, log: deltalake.DeltaTable) -> DataFrame:
-        """The version's data files by Spark's Parquet reader: Delta's own asks Spark for its log first, half a second a table.
+        """The version's data files by Spark's Parquet reader, since Delta's own runs Spark jobs over the log first (ADR 14).
 
         Delta's reader is kept for what those files alone do not tell: partition columns, and the deleted rows of newer protocols.
         """

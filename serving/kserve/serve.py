@@ -216,7 +216,8 @@ class Started:
         keys = str(self.plan.folder / "api_keys.json")
         graph = ["--graph", graph_url] if graph_url else ["--rollout", str(self.plan.folder / FOLDER)]
         arguments = ["serve", "--listen", self.plan.listen, "--keys", keys, "--lake", str(self.plan.lake), *graph, *self._files]
-        url = self._start("engine", "serving.engine", arguments)[1].replace("//0.0.0.0:", "//127.0.0.1:")  # all, and ours among them
+        # It may listen on every address; callers need one.
+        url = self._start("engine", "serving.engine", arguments)[1].replace("//0.0.0.0:", "//127.0.0.1:")
         _wait_for(f"{url}/healthz", time.monotonic() + START_S)
         return url
 

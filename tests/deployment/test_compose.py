@@ -1,4 +1,4 @@
-"""compose.yaml: settings of the manifests, a command that `serve` knows; and its container serves and keeps what it decided."""
+"""compose.yaml: settings of the manifests, what has to be given; and its container serves a run and keeps what it decided."""
 
 import json
 import os
