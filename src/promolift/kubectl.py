@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from tempfile import TemporaryFile
-from typing import IO, Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 
@@ -20,6 +21,9 @@ Document = dict[str, Any]
 CRDS = {"inferenceservices.serving.kserve.io": "v1beta1", "inferencegraphs.serving.kserve.io": "v1alpha1"}
 """Kinds that KServe brings, and the version that our manifests are written in."""
 REPORTED_S = 30.0
+MOST_S = 600.0
+"""No call waits longer: the longest of ours gives the cluster four minutes."""
+OPENED_S, TRIES = 10.0, 3
 
 
 @dataclass(frozen=True)
@@ -54,33 +58,60 @@ class Kubectl:
 
     @contextmanager
     def forwarded(self, target: str, port: int) -> Iterator[int]:
-        """A port of this machine that leads to `target` (svc/NAME, pod/NAME) until the block ends."""
+        """A port of this machine that leads to `target` (svc/NAME, pod/NAME) until the block ends.
+
+        Raises UnavailableError for what kubectl refuses, and where it opens no port though it was started TRIES times.
+        """
         command = ["kubectl", "--context", self.context, "-n", NAMESPACE, "port-forward", target, f":{port}"]
-        # It prints a line a connection for as long as it runs: a pipe that nobody reads would fill up and stop it.
-        with TemporaryFile("w+") as said, subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as process:
+        with TemporaryDirectory(prefix="promolift-") as folder:
+            process, opened = _forwarding(command, Path(folder) / "said", target)
             try:
-                yield _forwarded_port(process, said, target)
+                yield opened
             finally:
-                process.terminate()
+                _end(process)
 
 
-def _forwarded_port(process: "subprocess.Popen[bytes]", said: IO[str], target: str) -> int:
-    """The port that kubectl tells of. Raises UnavailableError when it ends without."""
-    while True:
+def _forwarding(command: list[str], said: Path, target: str) -> "tuple[subprocess.Popen[bytes], int]":
+    """The process that forwards, and its port; one that says nothing is ended, and another one started."""
+    for _ in range(TRIES):
+        # It prints a line a connection for as long as it runs: a pipe that nobody reads would fill up and stop it.
+        with said.open("wb") as out:
+            process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            if opened := _port_told(process, said, target):
+                return process, opened
+        except BaseException:
+            _end(process)
+            raise
+        _end(process)
+    raise UnavailableError(f"{target} cannot be reached: kubectl port-forward opened no port within {OPENED_S:g} s, {TRIES} times.")
+
+
+def _port_told(process: "subprocess.Popen[bytes]", said: Path, target: str) -> int | None:
+    """The port that kubectl tells of, None when it does not in time. Raises UnavailableError when it ends without."""
+    deadline = time.monotonic() + OPENED_S
+    while time.monotonic() < deadline:
         ended = process.poll() is not None
-        said.seek(0)
-        text = said.read()
+        text = said.read_text(encoding="utf-8")
         if found := re.search(r"127\.0\.0\.1:(\d+) ->", text):
             return int(found[1])
         if ended:
             raise UnavailableError(f"{target} cannot be reached through kubectl port-forward: {text.strip()}")
         time.sleep(0.05)
+    return None
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
 
 
 def run(arguments: Sequence[str], stdin: str | None = None) -> "subprocess.CompletedProcess[str]":
-    """Kubectl with these arguments. Raises UnavailableError without the program."""
+    """Kubectl with these arguments. Raises UnavailableError without the program, and for a cluster that never answers."""
     try:
-        return subprocess.run(["kubectl", *arguments], input=stdin or "", capture_output=True, text=True, check=False)
+        return subprocess.run(["kubectl", *arguments], input=stdin or "", capture_output=True, text=True, check=False, timeout=MOST_S)
+    except subprocess.TimeoutExpired as problem:
+        raise UnavailableError(f"The cluster did not answer `kubectl {' '.join(arguments[:5])}` within {MOST_S:g} s.") from problem
     except FileNotFoundError as problem:
         raise UnavailableError("A cluster needs the program kubectl, which is not on the PATH; install it.") from problem
 

@@ -5,6 +5,7 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ import redis
 from deployment.ask import Doors, doors
 from deployment.local import OUT, Deployed, deployed, missing
 from promolift.errors import PromoliftError
-from promolift.kubectl import NAMESPACE, Kubectl, chosen
+from promolift.kubectl import NAMESPACE, Kubectl, chosen, run
 from serving.kserve.decide import Question, requests
 from tests.cluster.inside import CALLERS
 
-SETTLED_S = 180
+SETTLED_S, ANSWERED_S = 180, 20
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,19 @@ def cluster() -> Iterator[Cluster]:
     with doors(kubectl, OUT) as opened:
         yield Cluster(kubectl, found, opened)
     kubectl("delete", "namespace", CALLERS, "--wait=true")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """A failed test tells what the cluster looked like, which nobody can see afterwards."""
+    report: Any = yield
+    if report.failed:
+        pods = run(["get", "pods", "-A", "-o", "wide", "--request-timeout=10s"])
+        events = run(["-n", NAMESPACE, "get", "events", "--sort-by=.lastTimestamp", "--request-timeout=10s"])
+        latest = "\n".join(line for line in events.stdout.splitlines() if "FailedGetResourceMetric" not in line)[-4000:]
+        load = Path("/proc/loadavg").read_text(encoding="utf-8")
+        report.sections.append(("cluster", f"load {load}{pods.stdout}{pods.stderr}{latest}{events.stderr}"))
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +103,20 @@ def _rests(pod: Any) -> bool:
     return ready and "deletionTimestamp" not in pod["metadata"]
 
 
+@contextmanager
+def of_redis(cluster: Cluster) -> Iterator[Any]:
+    """A client of the cluster's Redis, led to the pod that is there now."""
+    password = cluster.kubectl.secret("promo-secrets", "redis_password")
+    with (
+        cluster.kubectl.forwarded("pod/promo-redis-0", 6379) as port,
+        redis.Redis(port=port, password=password, socket_timeout=ANSWERED_S) as client,
+    ):
+        yield client
+
+
 @pytest.fixture
 def ledger_redis(cluster: Cluster) -> Iterator[Any]:
-    """A client of the cluster's Redis."""
-    password = cluster.kubectl.secret("promo-secrets", "redis_password")
-    with cluster.kubectl.forwarded("pod/promo-redis-0", 6379) as port, redis.Redis(port=port, password=password) as client:
+    with of_redis(cluster) as client:
         yield client
 
 

@@ -4,11 +4,10 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
 
 from promolift.kubectl import NAMESPACE
 from promolift.policy.ledger import Ledger
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, of_redis
 
 pytestmark = pytest.mark.cluster
 
@@ -28,8 +27,7 @@ def test_a_restarted_redis_knows_every_reservation(cluster: Cluster):
 
 def books(cluster: Cluster, reservations: list[str]) -> tuple[dict[str, Any], list[dict[bytes, bytes]]]:
     """Budgets and reservations as Redis has them."""
-    password = cluster.kubectl.secret("promo-secrets", "redis_password")
-    with cluster.kubectl.forwarded("pod/promo-redis-0", 6379) as port, redis.Redis(port=port, password=password) as client:
+    with of_redis(cluster) as client:
         ledger = Ledger(client)
         found = {name: (budget.total, budget.committed, budget.reserved) for name, budget in ledger.budgets().items()}
         return found, [client.hgetall(ledger.key("reservation", name)) for name in reservations]

@@ -146,6 +146,25 @@ def test_a_service_that_cannot_be_forwarded(tmp_path: Path, monkeypatch: pytest.
         pass
 
 
+def test_a_forwarding_that_says_nothing_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kubectl, "OPENED_S", 0.5)
+    second = kubectl_that(
+        tmp_path, monkeypatch, "[ -e $0.once ] && echo 'Forwarding from 127.0.0.1:4711 -> 80'; touch $0.once; exec sleep 60"
+    )
+    with second.forwarded("svc/x", 80) as port:
+        assert port == 4711
+    (tmp_path / "bin/kubectl").write_text("#!/bin/sh\nexec sleep 60\n")
+    with pytest.raises(UnavailableError, match=r"svc/x cannot be reached: kubectl port-forward opened no port within 0\.5 s, 3 times"):
+        second.forwarded("svc/x", 80).__enter__()
+
+
+def test_a_cluster_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kubectl, "MOST_S", 0.5)
+    silent = kubectl_that(tmp_path, monkeypatch, "exec sleep 60")
+    with pytest.raises(UnavailableError, match=r"did not answer `kubectl --context test get pods -o` within 0\.5 s"):
+        silent.get("pods")
+
+
 def test_what_the_cluster_refuses_is_said_in_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     refused = kubectl_that(tmp_path, monkeypatch, "echo 'Error from server (Forbidden): not yours' >&2; exit 1")
     with pytest.raises(PromoliftError, match=r"refuses `kubectl get pods -o`: Error from server \(Forbidden\): not yours"):
