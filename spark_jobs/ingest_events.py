@@ -1,6 +1,7 @@
 """Landing files -> bronze (as received), silver (deduplicated, conformed) and quarantine: a bad row keeps its reason and is counted."""
 
 from collections import Counter
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
@@ -18,6 +19,10 @@ from spark_jobs.progress import say
 from spark_jobs.quality import with_reason
 
 Extra = tuple[tuple[Column, str], ...]
+AFTER = {"purchases": "products", "redemptions": "assignments"}
+"""Tables whose rules need another one's silver."""
+TOGETHER = 2
+"""Tables that are ingested at the same time: one computes while the other one is planned or committed."""
 
 
 def _new(lake: Lake, landed: Table, files: list[Delivery]) -> list[Delivery]:
@@ -121,11 +126,30 @@ def _ingest(lake: Lake, landed: Table, files: list[Delivery], card: SourceCard) 
     return _Sorted(counters, _quarantined(refused, landed) if reasons else None)
 
 
+def _ingest_all(lake: Lake, new: dict[str, list[Delivery]]) -> dict[str, _Sorted]:
+    """Every table with something new, each once the one that it needs is done. The first failure ends what has not begun."""
+    begun: dict[str, Future[_Sorted]] = {}
+
+    def ingest(landed: Table, needed: "Future[_Sorted] | None") -> _Sorted:
+        if needed:
+            needed.result()  # begun earlier, so this never waits for something that waits for a free thread itself
+        return _ingest(lake, landed, new[landed.name], lake.card)
+
+    with ThreadPoolExecutor(TOGETHER) as pool:
+        try:
+            for landed in (t for t in lake.schema.landing if new[t.name]):
+                begun[landed.name] = pool.submit(ingest, landed, begun.get(AFTER.get(landed.name, "")))
+            return {name: one.result() for name, one in begun.items()}
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
 def run(lake: Lake) -> Counters:
     """Ingest every delivery that bronze does not have; counters per table: received = kept + quarantined + duplicates."""
     landed = {t.name: list(files) for t, files in groupby(deliveries(lake.root), key=lambda d: d.table)}
     new = {t.name: _new(lake, t, landed.get(t.name, [])) for t in lake.schema.landing}
-    done = {t.name: _ingest(lake, t, new[t.name], lake.card) for t in lake.schema.landing if new[t.name]}
+    done = _ingest_all(lake, new)
     refused = [s.refused for s in done.values() if s.refused is not None]
     if refused:
         lake.insert_new(QUARANTINE, reduce(DataFrame.unionByName, refused))

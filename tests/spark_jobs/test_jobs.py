@@ -301,6 +301,20 @@ def test_a_job_that_dies_before_its_delivery_is_in_bronze_is_done_again_and_adds
     assert len(before["bronze/quarantine"]) == 1
 
 
+def test_a_table_whose_need_failed_is_not_begun(spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, begun = small.write(tmp_path / "lake", small.world()), []
+
+    def failing(_: Any, landed: contract.Table, *__: Any) -> None:
+        begun.append(landed.name)
+        if landed.name == "products":
+            raise InputError("no more room on the disk")
+
+    monkeypatch.setattr(ingest_events, "_ingest", failing)
+    with pytest.raises(InputError, match="no more room"):
+        ingest_events.run(lake.Lake(spark, str(root)))
+    assert "products" in begun and "purchases" not in begun
+
+
 def test_bronze_is_the_delivered_file_byte_for_byte(spark: SparkSession, tmp_path: Path) -> None:
     root = small.write(tmp_path / "lake", small.world())
     landed = root / "landing" / "purchases" / "part-0.parquet"
