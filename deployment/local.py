@@ -111,8 +111,7 @@ def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
     kubectl("-n", NAMESPACE, "rollout", "status", "statefulset/promo-redis", f"--timeout={WAIT_S}s")
     _say("features into Redis, the model to S3")
     registry = plan.out / "registry.db"
-    with kubectl.forwarded("pod/promo-redis-0", 6379) as port:
-        release.materialize(plan.run, f"redis://:{kubectl.secret('promo-secrets', 'redis_password')}@127.0.0.1:{port}/0", registry)
+    _features_online(kubectl, plan.run, registry)
     delivered = release.deliver(plan.run, registry)
     documents = _checked(Build(build.overlay, delivered, build.components, build.registry), plan.out)
     kubectl.apply(documents, "--dry-run=server")
@@ -121,6 +120,21 @@ def _deploy(kubectl: Kubectl, plan: Plan, build: Build) -> None:
     kubectl.apply(documents)
     wait(kubectl, given_up)
     write_json(plan.out / RECORD, Deployed(kubectl.context, plan.run.resolve(), delivered))
+
+
+def _features_online(kubectl: Kubectl, run: Path, registry: Path) -> None:
+    """The run's features in the deployment's Redis. Raises UnavailableError, with the last words of a Redis that ended meanwhile."""
+    with kubectl.forwarded("pod/promo-redis-0", 6379) as port:
+        try:
+            release.materialize(run, f"redis://:{kubectl.secret('promo-secrets', 'redis_password')}@127.0.0.1:{port}/0", registry)
+        except UnavailableError as problem:
+            said = kubectl.attempt("-n", NAMESPACE, "logs", "promo-redis-0", "--previous", "--tail=2").stdout
+            if not said.strip():
+                raise
+            words = " ".join(said.split())
+            raise UnavailableError(
+                f"{problem} Its container ended with: {words} If its volume is full, enlarge the claim data-promo-redis-0 and deploy again."
+            ) from problem
 
 
 def _checked(build: Build, out: Path) -> list[Document]:

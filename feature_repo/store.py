@@ -10,6 +10,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 from feast import FeatureStore
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from feature_repo.definitions import VIEW, service, shopper, view
 from promolift.contracts.artifacts import read_source_card
@@ -33,7 +34,7 @@ def materialize(lake: Place, redis_url: str, registry: Path) -> dict[str, Any]:
     """Register the definitions and put each shopper's latest row online.
 
     Returns {"shoppers", "features", "as_of": ISO 8601 of the newest moment, "version": Delta version}.
-    Raises InputError for a missing or empty table, UnavailableError when Redis does not answer.
+    Raises InputError for a missing or empty table, UnavailableError when Redis does not answer or has no room.
     """
     version, moments, shoppers = _latest(f"{lake}/{FEATURES.path}")
     store = open_store(redis_url, registry)
@@ -44,6 +45,11 @@ def materialize(lake: Place, redis_url: str, registry: Path) -> dict[str, Any]:
         store.materialize(BEGINNING, moments, feature_views=[VIEW], disable_event_timestamp=False)
     except RedisConnectionError as error:
         raise UnavailableError(f"Redis at {shown(redis_url)} does not answer ({error}); start it or set PROMOLIFT_REDIS_URL.") from error
+    except ResponseError as error:  # MISCONF: its volume is full; OOM: its memory; NOPERM: the user may not write
+        why = str(error).rpartition("caused error: ")[2]
+        raise UnavailableError(
+            f"Redis at {shown(redis_url)} does not keep the features ({why}); give it room, or the user the right to write, and try again."
+        ) from error
     return {"shoppers": shoppers, "features": len(features.names), "as_of": moments.isoformat(), "version": version}
 
 

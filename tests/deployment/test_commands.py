@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from deployment import __main__ as command
-from deployment import release
+from deployment import local, release
 from promolift import kubectl
 from promolift.errors import InputError, PromoliftError, UnavailableError
 from promolift.kubectl import Kubectl, need_images, need_kserve
@@ -156,6 +156,20 @@ def test_a_forwarding_that_says_nothing_is_started_again(tmp_path: Path, monkeyp
     (tmp_path / "bin/kubectl").write_text("#!/bin/sh\nexec sleep 60\n")
     with pytest.raises(UnavailableError, match=r"svc/x cannot be reached: kubectl port-forward opened no port within 0\.5 s, 3 times"):
         second.forwarded("svc/x", 80).__enter__()
+
+
+def test_a_redis_whose_volume_is_full_ends_the_deployment_with_its_last_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(*_: object) -> None:
+        raise UnavailableError("Redis does not answer.")
+
+    answers = """case "$*" in
+    *port-forward*) echo 'Forwarding from 127.0.0.1:4711 -> 6379'; exec sleep 60;;
+    *logs*) printf '1:M # Short write while writing to the AOF file\n1:M # Exiting...\n';;
+    esac"""
+    monkeypatch.setattr(release, "materialize", refused)
+    said = r"answer\. Its container ended with: 1:M # Short write .* # Exiting\.\.\. If its volume is full, enlarge the claim data"
+    with pytest.raises(UnavailableError, match=said):
+        local._features_online(kubectl_that(tmp_path, monkeypatch, answers), tmp_path, tmp_path / "registry.db")
 
 
 def test_a_cluster_that_never_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -17,6 +17,7 @@ from promolift.contracts.features import ATTRIBUTE_NAMES, FEATURE_NAMES, NUMERIC
 from promolift.contracts.promos import Promo, SourceCard
 from promolift.errors import InputError, UnavailableError
 from promolift.redis_server import redis_server
+from tests.full_redis import full_redis
 
 pytestmark = [
     # Feast 0.67, its registry and its dependencies (pandas, pydantic, ibis) use what their next releases drop.
@@ -146,3 +147,14 @@ def test_what_loads_feast_may_leave_out_its_run_time_type_checks(skipped: bool):
         [sys.executable, "-c", f"{counted}{before}import feast; print(len(seen) > 0)"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str(not skipped)
+
+
+def test_a_redis_without_room_is_said_in_a_sentence(tmp_path: Path):
+    from feature_repo.store import materialize
+
+    lake, _ = written(tmp_path, seed=1)
+    with (
+        full_redis(tmp_path / "redis", 20_000) as url,
+        pytest.raises(UnavailableError, match=r"does not keep the features \(MISCONF .*No space left on device\); give it room"),
+    ):
+        materialize(lake, url, tmp_path / "registry.db")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from promolift.yaml_file import YamlFile
 from serving.kserve.boxes import RULES
 from serving.kserve.constraints import Constraints, Pace, Terms
 from serving.kserve.eligibility import Eligibility
+from tests.full_redis import full_redis
 
 PROMOS = (Promo("meat_20", "meat", 0.2, 500), Promo("deli_10", "deli", 0.1, 300, contact_cents=5))
 POLICY = Policy(lambda_cost=0.0, explore_share=0.2, holdout_share=0.1, hash_salt="salt", do_no_harm=True)
@@ -146,6 +148,19 @@ def test_no_promo_is_recorded_too(make: Make, client: redis.Redis):
     assert [d and d.reason for d in reasons] == ["model_error", "no_eligible_promo", "not_profitable", "deadline"]
     assert len(records(client)) == 4
     assert Ledger(client).budget().reserved == 0
+
+
+def test_a_ledger_without_room_gives_no_promo_and_overspends_nothing(tmp_path: Path):
+    spilled: list[bytes] = []
+    with full_redis(tmp_path / "redis", 40_000) as url, redis.Redis.from_url(url) as client:
+        box = Constraints(terms(budget=1_000_000), Ledger(client), spilled.append)
+        finals = [box(scored(asked(number))) for number in range(200)]
+        reserved = Ledger(client).budget().reserved
+    reasons = [final.decision.reason for final in finals if final.decision]
+    given = reasons.index("budget_unavailable")
+    assert 0 < given < 100 and set(reasons[given:]) == {"budget_unavailable"}
+    assert "MISCONF" in finals[-1].versions["cause"] and len(spilled) == 200 - given
+    assert reserved == sum(final.decision.reserved_cents for final in finals if final.decision)
 
 
 def test_without_a_ledger_the_answer_is_no_promo_and_its_record_is_kept():
