@@ -21,6 +21,7 @@ class EffectConfig:
 
     `l2_trunk` and `l2_head` multiply the sum of squared weights. `decay` multiplies the learning rate after each epoch. Training stops
     when the validation loss has not fallen for `patience` epochs. `balanced` weighs every arm equally, whatever its share of the rows.
+    With `averaged` a the network is a moving average of the weights: each epoch adds 1 - a of its own (Polyak and Juditsky, 1992).
     `propensity_weight`, `targeted` and `targeted_weight` are read by dragonnet only.
     Outcome `ziln` is an amount of at least 0: zero-inflated lognormal.
     """
@@ -38,6 +39,7 @@ class EffectConfig:
     patience: int = 40
     batch_rows: int = 100
     validation_share: float = 0.3
+    averaged: float = 0.0
     balanced: bool = False
     propensity_weight: float = 1.0
     targeted: bool = True
@@ -49,7 +51,8 @@ class EffectConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("l2_trunk", "l2_head", "propensity_weight", "targeted_weight"):
             _require(0 <= getattr(self, name) < float("inf"), name, getattr(self, name), "0 or more and finite")
-        _require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        for name in ("dropout", "averaged"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
         _require(0 < self.validation_share < 1, "validation_share", self.validation_share, "between 0 and 1")
         _require(0 < self.learning_rate < float("inf"), "learning_rate", self.learning_rate, "above 0 and finite")
         _require(0 < self.decay <= 1, "decay", self.decay, "in (0, 1]")

@@ -74,6 +74,7 @@ class Trainer:
 
         self.config, self.columns, self.arms = config, columns, arms
         self.net = load_net().EffectNet(config, columns, arms)
+        self.judged = load_net().EffectNet(config, columns, arms) if config.averaged else self.net
         self.optimizer = tf.keras.optimizers.legacy.Adam(config.learning_rate)  # one fused operation per variable
         self.optimizer._create_all_weights(self.net.trainable_variables)
         data = [tf.TensorSpec([None, columns]), tf.TensorSpec([None], tf.int32), tf.TensorSpec([None]), tf.TensorSpec([None])]
@@ -104,15 +105,16 @@ class Trainer:
 
     def _restart(self, seed: int) -> None:
         self.net.start(seed)
+        self.judged.set_weights(self.net.get_weights())
         for state in self.optimizer.variables():
             state.assign(np.zeros(state.shape, state.dtype.as_numpy_dtype))
 
     def _run(self, train: list[Tensor], validation: list[Tensor], seed: int) -> list[float]:
-        """Epochs until `patience` of them bring nothing; leaves the best epoch's weights in the network."""
+        """Epochs until `patience` of them bring nothing; leaves the best epoch's weights in the network that is judged."""
         import tensorflow as tf  # noqa: PLC0415 (takes seconds)
 
         history: list[float] = []
-        best = self.net.get_weights()
+        best = self.judged.get_weights()
         rows = len(train[1])
         epoch = self.epochs[self.config.epochs * (rows // self.config.batch_rows) >= LEAST_STEPS]
         while len(history) < self.config.epochs and len(history) - _best(history) <= self.config.patience:
@@ -123,8 +125,8 @@ class Trainer:
             if not np.isfinite(history[-1]):
                 raise InputError(f"Training diverged in epoch {len(history)} (validation loss {history[-1]}): lower learning_rate.")
             if _best(history) == len(history):
-                best = self.net.get_weights()
-        self.net.set_weights(best)
+                best = self.judged.get_weights()
+        self.judged.set_weights(best)
         return history
 
     def _epoch(self, data: list[Tensor], order: Tensor, seed: Tensor) -> None:
@@ -138,6 +140,9 @@ class Trainer:
             self._step([tf.gather(values, batches[number]) for values in data], number * size, seed)
         if rows % size:
             self._step([tf.gather(values, order[whole * size :]) for values in data], whole * size, seed)
+        if self.config.averaged:
+            for mean, now in zip(self.judged.weights, self.net.weights, strict=True):
+                mean.assign(self.config.averaged * mean + (1 - self.config.averaged) * now)
 
     def _step(self, batch: list[Tensor], start: Tensor, seed: Tensor) -> None:
         """One batch, which begins at row `start` of the order."""
@@ -150,11 +155,11 @@ class Trainer:
         self.optimizer.apply_gradients(used)
 
     def _judge(self, x: Tensor, arm: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        return self.net.factual(self.net(x)[0], arm, y, weight)
+        return self.judged.factual(self.judged(x)[0], arm, y, weight)
 
     def _copy(self) -> Any:
         twin = load_net().EffectNet(self.config, self.columns, self.arms)
-        twin.set_weights(self.net.get_weights())
+        twin.set_weights(self.judged.get_weights())
         return twin
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from promolift.contracts.artifacts import write_json
 from promolift.errors import PromoliftError, usable
-from science.ihdp import REPLICATIONS
+from science.ihdp import REPLICATIONS, TRIED
 from science.report import MAKERS, document, page, sentence
 from science.steps import Step, done
 
@@ -63,7 +63,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="tiny settings: to see that it works, not for figures")
     parser.add_argument("--hillstrom", type=Path, help="Hillstrom's CSV(.gz) file; without it, it is fetched by checksum")
     parser.add_argument("--ihdp", type=Path, help="npz file of IHDP: its replications, or x, t and test rows to draw them from")
-    parser.add_argument("--replications", type=int, default=REPLICATIONS, help=f"first so many of IHDP (default: {REPLICATIONS} of 1,000)")
+    parser.add_argument(
+        "--replications", type=int, default=REPLICATIONS, help=f"so many of IHDP, from number {TRIED + 1} (default: {REPLICATIONS})"
+    )
     return parser.parse_args(arguments)
 
 

@@ -1,8 +1,8 @@
 """Replications of IHDP -> sqrt-PEHE and error of the ATE of each configuration.
 
-Protocol of Shalit, Johansson and Sontag (ICML 2017): 63 % train, 27 % validation, 10 % test; "in" is train and validation together, "out"
-is test; means and standard errors are over replications. Training stops by the factual validation loss; no true effect takes part in a
-choice.
+Protocol of Shalit, Johansson and Sontag (ICML 2017) but that 9 % of the rows validate, not 27 %: a tenth is test ("out"), the rest "in";
+means and standard errors are over replications. Training stops by the factual validation loss. Settings were tried on the first 60
+replications, whose true effects were looked at; the figures are of later ones.
 """
 
 import math
@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,19 @@ from science.monte_carlo import over_cores
 SPLIT_FILE = "ihdp_seed_x_t_split.npz"
 OFFICIAL = "test_idx_1_100"
 OUTCOMES = ("yf", "ycf", "mu0", "mu1")
-REPLICATIONS = 200
+Errors = Mapping[str, float]
+"""sqrt-PEHE and error of the ATE, in and out of sample, of one replication."""
+REPLICATIONS = 150
 """Of 1,000, so that all steps fit into half an hour (docs/science.md has their seconds); the published figures are of all."""
-RATES = EffectConfig(learning_rate=3e-3, decay=0.99, epochs=300, patience=60)
+TRIED = 60
+"""The first replications, on which settings were tried: none of them is measured where the file has others."""
+RATES = EffectConfig(learning_rate=3e-3, decay=0.995, epochs=600, patience=100, validation_share=0.1, averaged=0.9)
 CONFIGURATIONS: Mapping[str, EffectConfig] = {
-    "tarnet": replace(RATES, structure="tarnet", head=(100, 100, 100), l2_trunk=0.01, l2_head=0.01),
-    "dragonnet": replace(RATES, structure="dragonnet", head=(100, 100), l2_trunk=0.02, l2_head=0.02),
+    "tarnet": replace(RATES, structure="tarnet", head=(100, 100, 100), l2_trunk=0.003, l2_head=0.003),
+    "dragonnet": replace(RATES, structure="dragonnet", head=(100, 100), l2_trunk=0.01, l2_head=0.01),
 }
-"""Widths, activation and batch as published (CFR code; Shi et al. 2019); rate, decay and l2 by the validation loss of replications 1-3."""
+"""Widths, activation and batch as published (CFR code; Shi et al. 2019). Rate, decay and l2 have the least validation loss of those tried;
+that averaging the weights helps, and how many rows validate, was seen by the true effects of the tried replications."""
 PUBLISHED = {
     "TARNet": {"pehe_in": 0.88, "pehe_out": 0.95, "ate_in": 0.26, "ate_out": 0.28},
     "CFR-Wass": {"pehe_in": 0.71, "pehe_out": 0.76, "ate_in": 0.25, "ate_out": 0.27},
@@ -170,22 +174,43 @@ def judged(config: EffectConfig, seeds: Sequence[int], replication: Replication)
 def measure(
     path: Path, seeds: Sequence[int] = (1,), configurations: Mapping[str, EffectConfig] = CONFIGURATIONS, limit: int = REPLICATIONS
 ) -> dict[str, Any]:
-    """Every configuration on the first `limit` replications: mean, standard error and median over replications of each error.
+    """Every configuration on the `limit` replications after the tried ones: mean, standard error and median of each error.
 
     `seeds`: every replication is a new draw of outcomes and of the split, so one seed of the network each says most for its time.
 
-    `reference`: the same errors of the mean difference of the arms and of a linear model per arm, so that the scale of these
-    replications is seen. `published`: figures over 1,000 replications. Raises InputError as `replications` does.
+    `reference`: the same errors of a linear model per arm, on the same replications and (`all`) on every one of the file, so that the
+    scale of these replications is seen; by it each model's `all` is estimated (`over_all`). `published`: figures over 1,000 replications.
+    Raises InputError as `replications` does.
     """
-    data = list(takewhile(lambda r: r.number <= limit, replications(path)))
+    every = [(r, _linear(r)) for r in replications(path)]
+    chosen = ([pair for pair in every if pair[0].number > TRIED] or every)[:limit]
+    data, same, linear = [r for r, _ in chosen], [row for _, row in chosen], [row for _, row in every]
     if not data or not seeds:
         raise InputError(f"{len(data)} replications and {len(seeds)} seeds were chosen but at least one of each is needed.")
-    found: dict[str, Any] = {"replications": len(data), "seeds": list(seeds), "published": PUBLISHED, "models": {}}
-    found["reference"] = {"linear_per_arm": summary([_linear(r) for r in data])}
+    found: dict[str, Any] = {"numbers": [data[0].number, data[-1].number], "replications": len(data), "of": len(every), "tried": TRIED}
+    found |= {"seeds": list(seeds), "published": PUBLISHED, "models": {}}
+    found["reference"] = {"linear_per_arm": {**summary(same), "all": summary(linear)}}
     for name, config in configurations.items():
         start = time.perf_counter()
         rows = list(over_cores(partial(judged, config, tuple(seeds)), data, f"IHDP, {name}", "replications"))
-        found["models"][name] = {**summary(rows), "each": rows, "seconds": round(time.perf_counter() - start, 1)}
+        seconds = round(time.perf_counter() - start, 1)
+        found["models"][name] = {**summary(rows), "all": over_all(rows, same, linear), "each": rows, "seconds": seconds}
+    return found
+
+
+def over_all(rows: Sequence[Errors], same: Sequence[Errors], every: Sequence[Errors]) -> dict[str, dict[str, float]]:
+    """Mean and standard error over all replications of errors measured on some of them (`rows`), by the linear regression estimator.
+
+    `same` and `every`: the linear model's errors on those and on all replications (Cochran, Sampling Techniques, 1977, 7.3).
+    """
+    found = {}
+    for name in every[0]:
+        ours, theirs, whole = (np.array([row[name] for row in part]) for part in (rows, same, every))
+        centred = theirs - theirs.mean()
+        slope = float(centred @ ours / (centred @ centred)) if centred.any() else 0.0
+        left = ours - ours.mean() - slope * centred
+        error = math.sqrt(float(left @ left) / (len(left) - 2) / len(left)) if len(left) > 2 else math.nan
+        found[name] = {"mean": float(ours.mean() + slope * (whole.mean() - theirs.mean())), "se": error}
     return found
 
 
@@ -202,7 +227,7 @@ def _linear(replication: Replication) -> dict[str, float]:
     return row
 
 
-def summary(rows: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def summary(rows: Sequence[Errors]) -> dict[str, dict[str, float]]:
     """Mean, standard error and median over replications of every number."""
     table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     error = {name: float(v.std(ddof=1) / np.sqrt(len(v))) if len(v) > 1 else float("nan") for name, v in table.items()}

@@ -57,6 +57,23 @@ def test_the_same_seed_gives_the_same_predictions_in_a_used_trainer_and_another_
 
 
 @pytest.mark.slow
+def test_averaged_weights_are_the_moving_average_of_each_epoch():
+    x, arm, outcome, _ = _experiment(rows=300)
+    trainer = Trainer(replace(SMALL, averaged=0.75), 4, 2)
+    data = trainer._tensors(scaled(x, outcome, "continuous"), x, arm, outcome)
+    trainer._restart(1)
+    mean = trainer.net.get_weights()
+    for number in range(3):
+        trainer.epochs[False](data, np.arange(300), np.array([1, number], np.int32))
+        mean = [0.75 * old + 0.25 * new for old, new in zip(mean, trainer.net.get_weights(), strict=True)]
+    for expected, found in zip(mean, trainer.judged.get_weights(), strict=True):
+        assert np.allclose(expected, found, atol=1e-6)
+    model = trainer.fit(x, arm, outcome, seed=1)
+    assert not np.allclose(model.net.get_weights()[0], trainer.net.get_weights()[0])
+    assert np.array_equal(model.net.get_weights()[0], trainer.judged.get_weights()[0])
+
+
+@pytest.mark.slow
 def test_ziln_means_are_near_the_truth_in_any_unit():
     generator = np.random.default_rng(5)
     x = generator.normal(size=(6_000, 3))

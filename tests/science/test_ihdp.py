@@ -10,7 +10,7 @@ import pytest
 from components.effect_config import EffectConfig
 from promolift.errors import InputError
 from science import ihdp_tables
-from science.ihdp import errors, measure, replications, summary
+from science.ihdp import TRIED, errors, measure, over_all, replications, summary
 from science.ihdp_replications import RGenerator, draw
 
 PUBLISHED_DRAWS = Path(__file__).parents[3] / "shared" / "data" / "ihdp_npci_1-10.npz"
@@ -55,6 +55,26 @@ def test_errors_and_summary_by_hand():
     assert summary([{"a": 1.0}, {"a": 3.0}, {"a": 8.0}])["a"] == {"mean": 4.0, "se": pytest.approx(np.sqrt(13 / 3)), "median": 3.0}
 
 
+def test_the_mean_over_all_follows_the_linear_models_errors():
+    generator = np.random.default_rng(4)
+    linear = [{"a": float(value)} for value in generator.exponential(size=2_000)]
+    ours = [{"a": 3 + 0.5 * row["a"] + 0.1 * float(generator.normal())} for row in linear]
+    few = sorted(range(2_000), key=lambda number: linear[number]["a"])[100:400]  # far easier ones than all
+    found = over_all([ours[number] for number in few], [linear[number] for number in few], linear)["a"]
+    true = float(np.mean([row["a"] for row in ours]))
+    assert abs(float(np.mean([ours[number]["a"] for number in few])) - true) > 0.3
+    assert found["mean"] == pytest.approx(true, abs=0.1) and found["se"] < 0.02
+    assert over_all(ours, linear, linear)["a"]["mean"] == pytest.approx(true)
+
+
+@pytest.mark.slow
+def test_tried_replications_are_not_measured(tmp_path: Path):
+    np.savez(tmp_path / "all.npz", **(_ihdp(40, TRIED + 3) | {"t": np.tile(np.arange(40)[:, None] % 2, TRIED + 3)}))
+    tiny = {"t": EffectConfig("t", trunk=(4,), head=(4,), epochs=1)}
+    found = measure(tmp_path / "all.npz", configurations=tiny, limit=2)
+    assert (found["numbers"], found["of"], found["replications"]) == ([TRIED + 1, TRIED + 2], TRIED + 3, 2)
+
+
 def test_numbers_are_those_of_r():
     """set.seed(1); runif(2) and set.seed(1); rnorm(2) in R."""
     assert np.allclose(RGenerator(1).uniform(2), [0.2655086631421, 0.3721238996368], atol=1e-12)
@@ -91,6 +111,8 @@ def test_every_replication_is_measured_by_each_configuration(tmp_path: Path):
     each = found["models"]["t"]["each"]
     assert len(each) == 2 and each[0]["pehe_in"] != each[1]["pehe_in"] and each[0]["spread_out"] > 0
     assert found["models"]["t"]["pehe_out"]["mean"] == pytest.approx((each[0]["pehe_out"] + each[1]["pehe_out"]) / 2)
+    assert (found["numbers"], found["of"]) == ([1, 2], 3)  # no more than the tried ones: from the first
     (table,) = ihdp_tables.tables(found)
     assert [row[0] for row in table.rows][:3] == ["**tarnet**", "**t**", "linear per arm"]
+    assert table.rows[3][0] == "**tarnet**, over all 3"
     assert len(list(ihdp_tables.targets(found))) == 8

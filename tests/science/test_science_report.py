@@ -32,9 +32,11 @@ def curve(*, kept: bool) -> dict[str, Any]:
 
 def ihdp(pehe: float) -> dict[str, Any]:
     figure = {"se": 0.02, "median": 0.6}
-    model = {key: {"mean": pehe, **figure} for key in ("pehe_in", "pehe_out", "ate_in", "ate_out")}
+    model: dict[str, Any] = {key: {"mean": pehe, **figure} for key in ("pehe_in", "pehe_out", "ate_in", "ate_out")}
+    model["all"] = {key: {"mean": pehe, "se": 0.02} for key in model}
     published = {name: {"pehe_in": 0.88, "pehe_out": 0.95} for name in ("TARNet", "CFR-Wass")}
-    return {"replications": 100, "seeds": [1], "models": {"tarnet": model}, "reference": {"linear_per_arm": model}, "published": published}
+    counts = {"replications": 100, "numbers": [61, 160], "tried": 60, "of": 1_000, "seeds": [1]}
+    return {**counts, "models": {"tarnet": model}, "reference": {"linear_per_arm": model}, "published": published}
 
 
 @pytest.fixture(scope="module")
