@@ -113,6 +113,7 @@ def test_every_replication_is_measured_by_each_configuration(tmp_path: Path):
     assert found["models"]["t"]["pehe_out"]["mean"] == pytest.approx((each[0]["pehe_out"] + each[1]["pehe_out"]) / 2)
     assert (found["numbers"], found["of"]) == ([1, 2], 3)  # no more than the tried ones: from the first
     (table,) = ihdp_tables.tables(found)
-    assert [row[0] for row in table.rows][:3] == ["**tarnet**", "**t**", "linear per arm"]
-    assert table.rows[3][0] == "**tarnet**, over all 3"
+    assert each[0]["pehe_in"] < each[0]["alone_in"]
+    first = ["**tarnet**, one network", "**tarnet**, one network, over all 3", "**tarnet**", "**tarnet**, over all 3"]
+    assert [row[0] for row in table.rows][:4] == first and table.rows[8][0] == "linear, one an arm"
     assert len(list(ihdp_tables.targets(found))) == 8

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from science import hillstrom
+from science import hillstrom, ihdp_tables
 from science.__main__ import parse, run
 from science.hillstrom_models import linear
 from science.report import MAKERS, document, page, sentence, tables
@@ -32,7 +32,7 @@ def curve(*, kept: bool) -> dict[str, Any]:
 
 def ihdp(pehe: float) -> dict[str, Any]:
     figure = {"se": 0.02, "median": 0.6}
-    model: dict[str, Any] = {key: {"mean": pehe, **figure} for key in ("pehe_in", "pehe_out", "ate_in", "ate_out")}
+    model: dict[str, Any] = {key: {"mean": pehe, **figure} for key in (*ihdp_tables.FIGURES, *ihdp_tables.ALONE, "spread_in")}
     model["all"] = {key: {"mean": pehe, "se": 0.02} for key in model}
     published = {name: {"pehe_in": 0.88, "pehe_out": 0.95} for name in ("TARNet", "CFR-Wass")}
     counts = {"replications": 100, "numbers": [61, 160], "tried": 60, "of": 1_000, "seeds": [1]}
