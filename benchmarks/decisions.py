@@ -24,7 +24,8 @@ from promolift.contracts.artifacts import read_source_card
 from promolift.contracts.decisions import Request, read_request
 from promolift.errors import PromoliftError
 from promolift.policy.constraints import Standing
-from promolift.policy.ledger import Arm, Ledger, Order, Proposal
+from promolift.policy.ledger import Ledger, Order, Proposal
+from promolift.policy.ledger_arms import Arm
 from promolift.redis_server import redis_server
 from promolift.settings import Settings
 from serving.kserve.boxes import Sources

@@ -17,7 +17,8 @@ from redis.retry import Retry
 
 from promolift.errors import ConflictError, UnavailableError
 from promolift.policy.constraints import Standing
-from promolift.policy.ledger import Arm, Change, Ledger, Order, Proposal
+from promolift.policy.ledger import Change, Ledger, Order, Proposal
+from promolift.policy.ledger_arms import Arm
 
 KEEP_S = 120
 ARMS = (Arm("big", 700), Arm("small", 200))

@@ -14,7 +14,8 @@ from promolift.contracts.decisions import Decision, Envelope, Reason, Request, d
 from promolift.contracts.promos import NO_PROMO, Promo
 from promolift.errors import UnavailableError
 from promolift.policy.constraints import Arms, Policy, Standing, arms_of, choose, decision_id, no_promo
-from promolift.policy.ledger import Arm, Ledger, Order, Proposal
+from promolift.policy.ledger import Ledger, Order, Proposal
+from promolift.policy.ledger_arms import Arm
 from promolift.policy.rules import Rules
 from promolift.policy.token import Keys
 from serving.kserve.redis_client import Breaker

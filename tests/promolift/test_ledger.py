@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from promolift.errors import ConflictError, InputError, UnavailableError
 from promolift.policy.constraints import Standing
-from promolift.policy.ledger import DAY_S, Arm, Budget, Change, Ledger, Order, Proposal
+from promolift.policy.ledger import DAY_S, Budget, Change, Ledger, Order, Proposal
+from promolift.policy.ledger_arms import Arm
 from promolift.redis_server import redis_server
 
 

@@ -17,7 +17,8 @@ from deltalake import DeltaTable
 from promolift.contracts.decisions import Candidates, Decision, Envelope, Scores, dump_bytes, read_bytes, read_request
 from promolift.contracts.tables import DECISIONS, LEDGER_EVENTS, Table
 from promolift.errors import UnavailableError
-from promolift.policy.ledger import Arm, Budget, Ledger, Order, Proposal
+from promolift.policy.ledger import Budget, Ledger, Order, Proposal
+from promolift.policy.ledger_arms import Arm
 from promolift.redis_server import redis_server
 from serving.kserve import decision_log
 from serving.kserve.constraints import fingerprint

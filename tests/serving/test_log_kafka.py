@@ -12,7 +12,8 @@ import redis
 from confluent_kafka import Consumer
 
 from promolift.errors import UnavailableError
-from promolift.policy.ledger import Arm, Ledger, Order, Proposal
+from promolift.policy.ledger import Ledger, Order, Proposal
+from promolift.policy.ledger_arms import Arm
 from serving.kserve import log_kafka
 from serving.kserve.decision_log import DecisionLog
 from serving.kserve.log_kafka import KafkaLog

@@ -10,10 +10,8 @@ All keys carry one hash tag and live on one shard. Works on Redis 6.2 and later.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -21,11 +19,9 @@ from redis.exceptions import NoScriptError
 
 from promolift.errors import ConflictError, InputError, UnavailableError
 from promolift.policy.constraints import Standing
+from promolift.policy.ledger_arms import NEVER, Arm, Packed, capped, packed
 
 DAY_S = 86_400
-NONE = -1
-NEVER = 2**53
-"""More cents than any budget has."""
 REFUSALS = {
     "b": "budget", "d": "cap_per_day", "w": "cap_per_week", "D": "shopper_cap_per_day", "W": "shopper_cap_per_week", "c": "cool_down",
     "x": "excluded",
@@ -33,33 +29,6 @@ REFUSALS = {
 """Why an arm cannot be given, by the letter that the script answers."""
 SCRIPTS = ("reserve", "commit", "release", "expire", "settle", "budget")
 _MOST_ROUNDS = 16
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A promo that the ledger must be able to afford: most cents it can cost, its budget, and its caps per shopper (None: no cap).
-
-    `cool_down_s`: least time between two of them; `excludes`: promos of which none may have been given within `exclusion_s`.
-    """
-
-    promo_id: str
-    cents: int
-    cap_per_day: int | None = None
-    cap_per_week: int | None = None
-    budget: str = "main"
-    cool_down_s: int = 0
-    excludes: tuple[str, ...] = ()
-    exclusion_s: int = 0
-
-    def packed(self, place: int) -> str:
-        """As reserve.lua reads it; `place` of its budget among the request's, from 1."""
-        return self._ends[0] + str(place) + self._ends[1]
-
-    @cached_property
-    def _ends(self) -> tuple[str, str]:
-        head = json.dumps([self.promo_id, self.cents])[:-1] + ","
-        tail = [_cap(self.cap_per_day), _cap(self.cap_per_week), self.cool_down_s, self.exclusion_s, list(self.excludes)]
-        return head, "," + json.dumps(tail)[1:]
 
 
 @dataclass(frozen=True)
@@ -175,15 +144,11 @@ class Ledger:
         drawn over exactly the arms that could be given when it was stored. Raises ConflictError when the request_id was used with
         other parameters, UnavailableError when a budget was never set or changes faster than we can decide.
         """
-        names = list(dict.fromkeys(arm.budget for arm in arms))
-        keys, args = self._reserve_parts(order, arms, names)
-        letters = "-" * len(arms)
+        table = packed(tuple(arms))
+        names, keys, letters = table.budgets, self._reserve_keys(order, table.budgets), "-" * len(arms)
         for _ in range(_MOST_ROUNDS):
             proposal = choose(self._standing(arms, letters, names))
-            cents, place = _chosen(proposal.promo_id, arms, names)
-            args[4:5], args[6:9] = [proposal.promo_id], [proposal.decision, proposal.record, proposal.cost]
-            args[12:13], args[14:16] = [letters], [cents, place]
-            word, *rest = self._run("reserve", keys, args)
+            word, *rest = self._run("reserve", keys, self._reserve_args(order, table, letters, proposal))
             if word in (b"changed", b"done"):
                 letters = rest[0].decode()
                 self._prices.update({name: float(price) for name, price in zip(names, rest[1:], strict=True) if price})
@@ -248,32 +213,26 @@ class Ledger:
         return found
 
     def _standing(self, arms: Sequence[Arm], letters: str, names: Sequence[str]) -> Standing:
-        refused = {arm.promo_id: REFUSALS[letter] for arm, letter in zip(arms, letters, strict=True) if letter != "-"}
+        pairs = zip(arms, letters, strict=True) if letters.strip("-") else ()
+        refused = {arm.promo_id: REFUSALS[letter] for arm, letter in pairs if letter != "-"}
         return Standing(refused, {name: self._prices[name] for name in names if name in self._prices})
 
-    def _reserve_parts(self, order: Order, arms: Sequence[Arm], names: Sequence[str]) -> tuple[list[str], list[Any]]:
+    def _reserve_keys(self, order: Order, budgets: Sequence[str]) -> list[str]:
+        tag = self._tag
         own = (
-            ("request", order.request_id), ("reservations",), ("reservation", order.reservation_id), ("outbox",),
-            ("given", order.shopper_id),
+            f"{tag}:request:{order.request_id}", f"{tag}:reservations", f"{tag}:reservation:{order.reservation_id}", f"{tag}:outbox",
+            f"{tag}:given:{order.shopper_id}",
         )  # fmt: skip
-        packed = "[" + ",".join(arm.packed(names.index(arm.budget) + 1) for arm in arms) + "]"
-        args: list[Any] = [order.fingerprint, order.moment_s, order.expires_ms, self._keep_s, "", order.reservation_id, b"", b"", 0]
-        args += [_cap(order.cap_per_day), _cap(order.cap_per_week), packed, "", self.key("reservation", ""), 0, 0]
-        barred = 0 in (order.cap_per_day, order.cap_per_week) or any(0 in (arm.cap_per_day, arm.cap_per_week) for arm in arms)
-        args += [NEVER if barred else max(arm.cents for arm in arms if arm.budget == name) for name in names]
-        return [self.key(*parts) for parts in (*own, *(("budget", name) for name in names))], args
+        return [*own, *(f"{tag}:budget:{name}" for name in budgets)]
 
-
-def _chosen(promo_id: str, arms: Sequence[Arm], names: Sequence[str]) -> tuple[int, int]:
-    """Cents of the chosen arm and the place of its budget; zeros for none."""
-    for arm in arms:
-        if arm.promo_id == promo_id:
-            return arm.cents, names.index(arm.budget) + 1
-    return 0, 0
-
-
-def _cap(cap: int | None) -> int:
-    return NONE if cap is None else cap
+    def _reserve_args(self, order: Order, arms: Packed, letters: str, proposal: Proposal) -> list[Any]:
+        cents, place = arms.chosen.get(proposal.promo_id, (0, 0))
+        most = [NEVER] * len(arms.most) if 0 in (order.cap_per_day, order.cap_per_week) else arms.most
+        return [
+            order.fingerprint, order.moment_s, order.expires_ms, self._keep_s, proposal.promo_id, order.reservation_id, proposal.decision,
+            proposal.record, proposal.cost, capped(order.cap_per_day), capped(order.cap_per_week), arms.text, letters,
+            f"{self._tag}:reservation:", cents, place, *most,
+        ]  # fmt: skip
 
 
 def _receipt(order: Order, proposal: Proposal, word: bytes, rest: Sequence[Any], names: Sequence[str]) -> Receipt:
