@@ -49,6 +49,7 @@ def _of_the_list(category: str) -> str:
 
 Text = Annotated[str, Field(max_length=255)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
+Moment = Annotated[str, Field(pattern=_UTC), AfterValidator(_on_the_calendar)]
 Category = Annotated[str, AfterValidator(_of_the_list), WithJsonSchema({"type": "string", "enum": list(CATEGORY_NAMES)})]
 
 
@@ -79,7 +80,7 @@ class Request:
 
     request_id: Name
     shopper_id: Name
-    moment: Annotated[str, Field(pattern=_UTC), AfterValidator(_on_the_calendar)]
+    moment: Moment
     store_id: Text = ""
     channel: Channel = "pos"
     basket: Annotated[tuple[BasketLine, ...], Field(max_length=200)] = ()
@@ -169,7 +170,7 @@ class Envelope:
     decision: Decision | None = None
     versions: dict[str, str] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
-    received_at: str | None = None
+    received_at: Moment | None = None
     degraded: tuple[Degraded, ...] = ()
     token: str | None = None
     repeated: bool = False
