@@ -41,7 +41,7 @@ def _note(result: Record) -> str:
     spread = ", ".join(f"{name} {number(model['spread_in']['mean'])}" for name, model in result["models"].items())
     return (
         f"Ours in bold, the mean of {len(result['seeds'])} networks' effects: mean ± standard error over replications {first} to {last}; "
-        f"settings were tried on 1 to {result['tried']}. Standard deviation of one network's sqrt-PEHE within over seeds: {spread}. "
+        f"1 to {result['tried']} had a part in the settings. Standard deviation of one network's sqrt-PEHE within over seeds: {spread}. "
         f"Over all {result['of']:,}: the linear model's errors were measured on every one, ours estimated by their regression on "
         "the linear model's (Cochran, 1977, section 7.3). Published, of one network each: means over 1,000 replications (Shalit, Johansson "
         "and Sontag, 2017, table 1; Shi, Blei and Veitch, 2019, table 1)."

@@ -213,17 +213,15 @@ class Ledger:
         return found
 
     def _standing(self, arms: Sequence[Arm], letters: str, names: Sequence[str]) -> Standing:
-        pairs = zip(arms, letters, strict=True) if letters.strip("-") else ()
-        refused = {arm.promo_id: REFUSALS[letter] for arm, letter in pairs if letter != "-"}
+        refused = {arm.promo_id: REFUSALS[letter] for arm, letter in zip(arms, letters, strict=True) if letter != "-"}
         return Standing(refused, {name: self._prices[name] for name in names if name in self._prices})
 
     def _reserve_keys(self, order: Order, budgets: Sequence[str]) -> list[str]:
-        tag = self._tag
-        own = (
-            f"{tag}:request:{order.request_id}", f"{tag}:reservations", f"{tag}:reservation:{order.reservation_id}", f"{tag}:outbox",
-            f"{tag}:given:{order.shopper_id}",
-        )  # fmt: skip
-        return [*own, *(f"{tag}:budget:{name}" for name in budgets)]
+        own = [
+            self.key("request", order.request_id), self.key("reservations"), self.key("reservation", order.reservation_id), self.stream,
+            self.key("given", order.shopper_id),
+        ]  # fmt: skip
+        return own + [self.key("budget", name) for name in budgets]
 
     def _reserve_args(self, order: Order, arms: Packed, letters: str, proposal: Proposal) -> list[Any]:
         cents, place = arms.chosen.get(proposal.promo_id, (0, 0))
@@ -231,7 +229,7 @@ class Ledger:
         return [
             order.fingerprint, order.moment_s, order.expires_ms, self._keep_s, proposal.promo_id, order.reservation_id, proposal.decision,
             proposal.record, proposal.cost, capped(order.cap_per_day), capped(order.cap_per_week), arms.text, letters,
-            f"{self._tag}:reservation:", cents, place, *most,
+            self.key("reservation", ""), cents, place, *most,
         ]  # fmt: skip
 
 
